@@ -1,0 +1,55 @@
+# Two commands matter: `make lab` and `make test`. Each prepares what it needs and explains itself.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help lab test bench lint format lock setup kube clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+lab: kube ## Run the whole lab: execute the notebooks into reports/
+	$(BIN)/wasmlab lab --out reports $(ARGS)
+
+test: kube ## Run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: kube ## Measure every figure that the README shows
+	$(BIN)/wasmlab bench figures $(ARGS)
+
+lint: setup ## Check style, types, imports and shell scripts
+	$(BIN)/ruff check wasmlab tests
+	$(BIN)/ruff format --check wasmlab tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix wasmlab tests
+	$(BIN)/ruff format wasmlab tests
+
+setup: $(READY) ## Create the virtual environment from the hashed lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "wasmlab needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Preparing the Python environment in $(VENV) (two to four minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock \
+	  | grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-100; exit $${PIPESTATUS[0]}
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+kube: $(READY) ## Build the control plane (once, about 8 minutes; later a look into the cache)
+	@$(BIN)/python -m wasmlab.cluster.binary >/dev/null
+
+lock: setup ## Resolve the dependencies again (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --extra dev \
+	  --generate-hashes --no-emit-index-url pyproject.toml -o requirements.lock
+
+clean: ## Remove what this checkout made (the shared cache stays)
+	rm -rf $(VENV) reports build *.egg-info .pytest_cache .mypy_cache .ruff_cache
