@@ -49,7 +49,7 @@ kube: $(READY) ## Build the control plane (once, about 8 minutes; later a look i
 
 lock: setup ## Resolve the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --extra dev \
-	  --generate-hashes --no-emit-index-url pyproject.toml -o requirements.lock
+	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml -o requirements.lock
 
 clean: ## Remove what this checkout made (the shared cache stays)
 	rm -rf $(VENV) reports build *.egg-info .pytest_cache .mypy_cache .ruff_cache
