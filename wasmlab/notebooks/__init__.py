@@ -1,0 +1,3 @@
+"""The notebooks of the lab: what they must look like, what they use, and how they are executed into reports."""
+
+from __future__ import annotations

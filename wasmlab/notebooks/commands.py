@@ -1,0 +1,161 @@
+"""`wasmlab lab`: execute the notebooks into reports."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from wasmlab.console import say
+from wasmlab.errors import NotebookError
+from wasmlab.notebooks import execute
+
+_MARKS = {"ok": "✓", "failed": "✗", "interrupted": "✗", "not run": "·"}
+
+
+class Lines(execute.Progress):
+    """One line per notebook; on a terminal it is alive: cell, elapsed time, what remains."""
+
+    def __init__(self, jobs: Sequence[execute.Job]) -> None:
+        self._width = max(len(job.name) for job in jobs)
+        self._remaining_s = sum(job.expected_s for job in jobs)
+        self._live = sys.stderr.isatty()
+        self._cell = ""
+        self._ended = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    def notebook_started(self, job: execute.Job) -> None:
+        """Start the ticking line."""
+        self._cell = "starting"
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(
+            target=self._tick, args=(job, time.monotonic(), self._ended), daemon=True
+        )
+        self._ticker.start()
+
+    def cell_started(self, job: execute.Job, index: int, count: int) -> None:
+        """Remember which cell runs."""
+        self._cell = f"cell {index + 1} of {count}"
+
+    def notebook_ended(self, job: execute.Job, result: execute.Result) -> None:
+        """Leave the final line."""
+        self._ended.set()
+        if self._ticker:
+            self._ticker.join()
+        self._remaining_s -= job.expected_s
+        start = "\r\x1b[K" if self._live else ""
+        say(
+            f"{start} {_MARKS[result.status]} {job.name:<{self._width}}  {result.duration_s:6.1f} s  {job.title}"
+        )
+        if result.error:
+            say("\n".join(f"     {line}" for line in result.error.splitlines()))
+
+    def _tick(self, job: execute.Job, started: float, ended: threading.Event) -> None:
+        # Without a terminal a line every half minute, so that a long notebook is never mistaken for a hang.
+        while not ended.wait(0.5 if self._live else 30.0):
+            elapsed_s = time.monotonic() - started
+            left_s = max(self._remaining_s - min(elapsed_s, job.expected_s), 0.0)
+            line = (
+                f" … {job.name:<{self._width}}  {elapsed_s:6.1f} s  {self._cell}, about {left_s:.0f} s to go"
+            )
+            if self._live:
+                print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            else:
+                say(line)
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{word!r} is not name=value", param_hint="-p")
+        pairs[name] = value
+    return pairs
+
+
+def _terminate(*_: Any) -> None:
+    # SIGTERM ends the run like Ctrl-C does: the kernel is interrupted, so that it can stop what it started.
+    raise KeyboardInterrupt
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `lab` command."""
+
+    @app.command(no_args_is_help=False)
+    def lab(
+        out: Path = typer.Option(Path("reports"), help="Where pages, plots and results go."),
+        only: str = typer.Option("", help="Only these, by number or name: 03,07."),
+        parameter: list[str] = typer.Option(
+            [], "--parameter", "-p", metavar="NAME=VALUE", help="A parameter; see --list."
+        ),
+        kubeconfig: Path | None = typer.Option(
+            None, exists=True, dir_okay=False, help="Use this cluster instead of an embedded one."
+        ),
+        quick: bool | None = typer.Option(
+            None, "--quick/--full", help="Fewest repetitions, or enough for figures to publish."
+        ),
+        notebooks: Path | None = typer.Option(None, help="Directory of the notebooks."),
+        cell_timeout: float = typer.Option(
+            600.0, min=1.0, metavar="SECONDS", help="Longest time for a cell."
+        ),
+        list_only: bool = typer.Option(False, "--list", help="Show notebooks and parameters; run nothing."),
+    ) -> None:
+        """Execute the notebooks: pages, plots and results end up in reports/.
+
+        Exits non-zero if a notebook fails; the others run nevertheless, and what it had produced is kept.
+        """
+        paths = execute.select(
+            execute.find_directory(notebooks), [word.strip() for word in only.split(",") if word.strip()]
+        )
+        given = _pairs(parameter)
+        if kubeconfig:
+            given["kubeconfig"] = str(kubeconfig.resolve())
+        preset: execute.Preset = "default" if quick is None else "quick" if quick else "full"
+        jobs = execute.plan(paths, given, preset, execute.durations(out))
+        if list_only:
+            _list(paths)
+            return
+        signal.signal(signal.SIGTERM, _terminate)
+        say(f"Executing {len(jobs)} notebooks, about {sum(job.expected_s for job in jobs):.0f} s")
+        started = time.monotonic()
+        results = execute.run(jobs, out, cell_timeout_s=cell_timeout, progress=Lines(jobs))
+        _conclude(results, out, time.monotonic() - started)
+
+
+def _list(paths: Sequence[Path]) -> None:
+    import json
+
+    from wasmlab.notebooks import conventions
+
+    for path in paths:
+        document = json.loads(path.read_text())
+        print(f"{path.stem}: {conventions.title(document)}")
+        for parameter in conventions.parameters(document).values():
+            print(f"    {parameter.name}: {parameter.type} = {parameter.default!r}  # {parameter.help}")
+
+
+def _conclude(results: Sequence[execute.Result], out: Path, elapsed_s: float) -> None:
+    succeeded = sum(result.status == "ok" for result in results)
+    say(f"\n{succeeded} of {len(results)} notebooks succeeded in {elapsed_s:.0f} s")
+    for title, where in (
+        ("pages", f"{out}/index.html"),
+        ("notebooks", f"{out}/*.ipynb"),
+        ("plots", f"{out}/plots/*.png"),
+        ("results", f"{out}/results/*.parquet"),
+    ):
+        say(f"  {title:<10} {where}")
+    if any(result.status == "interrupted" for result in results):
+        raise KeyboardInterrupt
+    failed = [result.name for result in results if result.status == "failed"]
+    if failed:
+        raise NotebookError(
+            f"{len(failed)} of {len(results)} notebooks failed: {', '.join(failed)}",
+            remedy=f"read {out}/{failed[0]}.html, then: wasmlab lab --only {failed[0][:2]}",
+        )

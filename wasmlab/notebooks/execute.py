@@ -1,0 +1,329 @@
+"""Execute the notebooks in order and leave behind pages, plots and results.
+
+Everything that can be refused is refused before the first kernel starts: a missing directory, an unknown notebook,
+an unknown or ill-typed parameter. After that, one failing notebook never keeps the others from running, and what it
+had produced until then stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from wasmlab.errors import NotebookError
+from wasmlab.notebooks import conventions
+from wasmlab.paths import atomic_write, file_lock
+from wasmlab.process import tail
+
+Status = Literal["ok", "failed", "interrupted", "not run"]
+Preset = Literal["default", "quick", "full"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to execute, with the parameters it will get."""
+
+    path: Path
+    title: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    expected_s: float = 20.0
+
+    @property
+    def name(self) -> str:
+        """Stem of the file, e.g. ``07_cold_start``."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one notebook ended.
+
+    Parameters
+    ----------
+    name, title : str
+        Which notebook.
+    status : {"ok", "failed", "interrupted", "not run"}
+        How it ended.
+    duration_s : float
+        Seconds, from the start of the kernel to its end.
+    error : str
+        Exception and source of the cell that failed; empty if none did.
+    """
+
+    name: str
+    title: str
+    status: Status
+    duration_s: float = 0.0
+    error: str = ""
+
+
+class Progress:
+    """What `run` tells while it works; the methods do nothing here."""
+
+    def notebook_started(self, job: Job) -> None:
+        """Announce that a notebook starts."""
+
+    def cell_started(self, job: Job, index: int, count: int) -> None:
+        """Announce that a cell starts."""
+
+    def notebook_ended(self, job: Job, result: Result) -> None:
+        """Announce how a notebook ended."""
+
+
+def find_directory(given: Path | None = None) -> Path:
+    """Return the directory of the notebooks: the given one, ``./notebooks``, or the one of this checkout.
+
+    Raises
+    ------
+    NotebookError
+        If there is none.
+    """
+    tried = [given] if given else [Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks"]
+    for directory in tried:
+        if directory.is_dir() and any(directory.glob("[0-9][0-9]_*.ipynb")):
+            return directory.resolve()
+    raise NotebookError(
+        f"no notebooks in {' or '.join(str(directory) for directory in tried)}",
+        remedy="run this in a checkout of the lab, or say where they are: --notebooks DIR",
+    )
+
+
+def select(directory: Path, only: Sequence[str] = ()) -> list[Path]:
+    """Return the notebooks in order; with `only`, those whose number or name it lists.
+
+    Raises
+    ------
+    NotebookError
+        If a selector matches nothing.
+    """
+    every = sorted(directory.glob("[0-9][0-9]_*.ipynb"))
+    if not only:
+        return every
+    chosen: set[Path] = set()
+    for word in only:
+        stem = Path(word).name.removesuffix(".ipynb")
+        matches = [path for path in every if stem in (path.stem, path.stem[:2])]
+        if not matches:
+            raise NotebookError(
+                f"there is no notebook {word!r}", remedy="one of: " + ", ".join(path.stem for path in every)
+            )
+        chosen.update(matches)
+    return sorted(chosen)
+
+
+def plan(
+    paths: Iterable[Path],
+    given: Mapping[str, str] | None = None,
+    preset: Preset = "default",
+    expected_s: Mapping[str, float] | None = None,
+) -> list[Job]:
+    """Read the notebooks and decide which parameters each one gets.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        The notebooks.
+    given : mapping of str to str
+        Parameters as typed. Each goes to every selected notebook that declares it.
+    preset : {"default", "quick", "full"}
+        ``quick`` and ``full`` apply the values that a notebook keeps under that name in its metadata.
+    expected_s : mapping of str to float
+        Durations of an earlier run, by stem, for the estimate of what remains.
+
+    Raises
+    ------
+    NotebookError
+        If a parameter is declared by none of them, or its value has another type, or a file is no notebook.
+    """
+    given = dict(given or {})
+    documents: list[tuple[Path, dict[str, Any], dict[str, conventions.Parameter]]] = []
+    for path in paths:
+        try:
+            document = json.loads(path.read_text())
+            documents.append((path, document, conventions.parameters(document)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
+            raise NotebookError(f"{path.name} cannot be read as a notebook: {error}") from error
+        except NotebookError as error:
+            raise NotebookError(f"{path.name}: {error.message}") from error
+    known = sorted({name for _, _, declared in documents for name in declared})
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise NotebookError(
+            f"no selected notebook has the parameter{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}",
+            remedy="they have: " + ", ".join(known),
+        )
+    jobs = []
+    for path, document, declared in documents:
+        extra = document.get("metadata", {}).get("wasmlab", {})
+        values = dict(extra.get(preset, {}))
+        values |= {name: declared[name].parse(text) for name, text in given.items() if name in declared}
+        expected = (expected_s or {}).get(path.stem, float(extra.get("expected_s", 20)))
+        jobs.append(Job(path, conventions.title(document) or path.stem, values, expected))
+    return jobs
+
+
+def run(
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    cell_timeout_s: float = 600.0,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """Execute the notebooks one after the other.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        From `plan`.
+    out : Path
+        Where everything goes: ``NAME.ipynb``, ``NAME.html``, ``index.html``, ``plots/``, ``results/``.
+    cell_timeout_s : float
+        How long a single cell may take.
+    progress : Progress, optional
+        Told about every notebook and cell.
+
+    Returns
+    -------
+    list of Result
+        One per notebook. On Ctrl-C the running one is ``interrupted`` and the rest ``not run``.
+
+    Raises
+    ------
+    NotebookError
+        If `out` cannot be written.
+    WasmlabError
+        If another run writes to `out`.
+    """
+    progress = progress or Progress()
+    try:
+        for directory in (out, out / "plots", out / "results"):
+            directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotebookError(
+            f"cannot write reports to {out}: {error.strerror}", remedy="choose another directory: --out DIR"
+        ) from error
+    results: list[Result] = []
+    with (
+        file_lock(out / ".lock", 0, what=f"the report directory {out}"),
+        tempfile.TemporaryDirectory(prefix="wasmlab-lab-") as scratch,
+    ):
+        for position, job in enumerate(jobs):
+            if results and results[-1].status in ("interrupted", "not run"):
+                results.append(Result(job.name, job.title, "not run"))
+                continue
+            progress.notebook_started(job)
+            result = _execute(job, out, Path(scratch), cell_timeout_s, progress)
+            _page(jobs, position, out)
+            results.append(result)
+            progress.notebook_ended(job, result)
+        _summary(results, out)
+    return results
+
+
+def _execute(job: Job, out: Path, scratch: Path, cell_timeout_s: float, progress: Progress) -> Result:
+    # Heavy, and only needed from here on.
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    from wasmlab.notebooks import kernel
+
+    target = out / f"{job.name}.ipynb"
+    target.unlink(missing_ok=True)  # a stale success must not pass for the outcome of this run
+    (scratch / job.name).mkdir()
+    started = time.monotonic()
+    status: Status = "ok"
+    error = ""
+    try:
+        papermill.execute_notebook(
+            # Braces in the path would be taken for papermill's templates; a loaded notebook is not a path.
+            job.path if "{" not in str(job.path) else _load(job.path),
+            str(target).replace("{", "{{").replace("}", "}}"),
+            parameters=job.parameters,
+            engine_name=kernel.ENGINE,
+            kernel_name="python3",
+            progress_bar=False,
+            env=_environment(out, scratch / job.name),
+            kernel_cwd=job.path.parent,
+            scratch=scratch / job.name,
+            cell_timeout_s=cell_timeout_s,
+            on_cell=lambda index, count: progress.cell_started(job, index, count),
+        )
+    except PapermillExecutionError as failure:
+        status = "failed"
+        error = f"{failure.ename}: {_plain(failure.evalue)}\nin the cell\n{_indent(failure.source)}"
+    except CellTimeoutError as failure:
+        status, error = "failed", _plain(str(failure))
+    except DeadKernelError:
+        said = tail(scratch / job.name / kernel.LOG, 10)
+        status, error = "failed", f"the kernel died (out of memory?)\n{_indent(said)}".rstrip()
+    except KeyboardInterrupt:
+        status = "interrupted"
+    return Result(job.name, job.title, status, time.monotonic() - started, error)
+
+
+def _load(path: Path) -> Any:
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+def _environment(out: Path, ipython_dir: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "WASMLAB_REPORTS": str(out.resolve()),
+        "IPYTHONDIR": str(ipython_dir),  # nobody's start-up files
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # the kernel's debugger would warn on stderr
+    }
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _indent(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def _page(jobs: Sequence[Job], position: int, out: Path) -> None:
+    from wasmlab.notebooks import html
+
+    executed = out / f"{jobs[position].name}.ipynb"
+    if not executed.exists():
+        return
+    html.render(
+        _load(executed),
+        executed.with_suffix(".html"),
+        before=jobs[position - 1].name if position else "",
+        after=jobs[position + 1].name if position + 1 < len(jobs) else "",
+    )
+
+
+def durations(out: Path) -> dict[str, float]:
+    """Return how long each notebook took when it last succeeded with these reports, by stem."""
+    try:
+        known = json.loads((out / "durations.json").read_text())
+        return {str(name): float(seconds) for name, seconds in known.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _summary(results: Sequence[Result], out: Path) -> None:
+    from wasmlab.notebooks import html
+
+    known = durations(out) | {r.name: round(r.duration_s, 1) for r in results if r.status == "ok"}
+    atomic_write(out / "durations.json", json.dumps(known, indent=1) + "\n", mode=0o644)
+    html.index(
+        [(r.name, f"{r.name[:2]} · {r.title}", r.status, f"{r.duration_s:.1f} s") for r in results],
+        sorted(str(path.relative_to(out)) for path in (out / "plots").glob("*.png")),
+        out / "index.html",
+        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )

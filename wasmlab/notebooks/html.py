@@ -1,0 +1,121 @@
+"""Executed notebooks as web pages that load nothing from the network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wasmlab.paths import atomic_write
+
+# nbconvert's page fetches require.js, MathJax and Mermaid from a content network. The notebooks use none of them.
+_TEMPLATE = (
+    """
+{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}<style>"""
+    + """
+main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
+.wasmlab-nav { max-width: 62rem; margin: 0 auto; padding: .8rem 1.5rem 0; display: flex; gap: 1.5rem;
+  font: 14px/1.4 system-ui, sans-serif; }
+.wasmlab-nav a { color: #1f5fa8; text-decoration: none; }
+.wasmlab-nav .grow { flex: 1; }
+.jp-InputPrompt, .jp-OutputPrompt { display: none; }
+.jp-OutputArea-output { overflow-x: auto; }
+.jp-OutputArea-output pre { white-space: pre; }
+.jp-RenderedHTMLCommon { line-height: 1.55; }
+.jp-RenderedHTMLCommon table { margin: .3rem 0 .8rem; }
+.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th { vertical-align: top; text-align: left !important; }
+.jp-RenderedImage img, .jp-RenderedSVG svg, .jp-RenderedSVG img { max-width: 100%; height: auto; }
+.celltag_parameters, .celltag_injected-parameters { border-left: 3px solid #d8b24a; padding-left: .5rem; }
+@media (max-width: 700px) { main { padding: .5rem .5rem 3rem; } }
+"""
+    + """</style>{%- endblock -%}
+{%- block body_header -%}{{ super() }}{{ resources.wasmlab_nav }}{%- endblock -%}
+{% block data_png scoped %}
+<div class="jp-RenderedImage jp-OutputArea-output" data-mime-type="image/png">
+<img src="data:image/png;base64,{{ output.data['image/png'] }}"
+ alt="{{ (output.metadata.get('image/png', {}).get('alt') or 'Figure made by the cell above') | escape_html }}"
+ {%- set width = output.metadata.get('image/png', {}).get('width') %}
+ {%- if width %} width="{{ width }}"{% endif %}>
+</div>
+{% endblock %}
+"""
+)
+
+
+def render(notebook: Any, target: Path, *, before: str = "", after: str = "") -> Path:
+    """Write an executed notebook as one self-contained page.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+        The executed notebook, whole or up to its failure.
+    target : Path
+        The page; written atomically.
+    before, after : str
+        Stems of the neighbouring notebooks, for the links at the top.
+    """
+    from jinja2 import DictLoader
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    config = Config({"HTMLExporter": {"exclude_anchor_links": True}})
+    exporter = HTMLExporter(
+        config=config,
+        extra_loaders=[DictLoader({"wasmlab.html.j2": _TEMPLATE})],
+        template_file="wasmlab.html.j2",
+    )
+    links = ['<a href="index.html">All notebooks</a>', '<span class="grow"></span>']
+    links += [f'<a href="{html.escape(before)}.html">← {html.escape(before)}</a>'] if before else []
+    links += [f'<a href="{html.escape(after)}.html">{html.escape(after)} →</a>'] if after else []
+    resources = {
+        "metadata": {"name": target.stem},
+        "wasmlab_nav": f'<nav class="wasmlab-nav">{"".join(links)}</nav>',
+    }
+    body, _ = exporter.from_notebook_node(notebook, resources=resources)
+    atomic_write(target, body, mode=0o644)
+    return target
+
+
+def index(rows: Sequence[tuple[str, str, str, str]], plots: Sequence[str], target: Path, when: str) -> Path:
+    """Write the page that lists what a run produced.
+
+    Parameters
+    ----------
+    rows : sequence of (stem, title, status, duration)
+        One per notebook.
+    plots : sequence of str
+        Paths of the PNG plots, relative to the page.
+    when : str
+        When the run ended.
+    """
+    body = "".join(
+        f'<tr><td><a href="{html.escape(stem)}.html">{html.escape(title)}</a></td>'
+        f'<td class="{html.escape(status)}">{html.escape(status)}</td><td>{html.escape(duration)}</td></tr>'
+        for stem, title, status, duration in rows
+    )
+    figures = "".join(
+        f'<figure><img src="{html.escape(plot)}" alt="{html.escape(Path(plot).stem)}" loading="lazy">'
+        f"<figcaption>{html.escape(Path(plot).stem)}</figcaption></figure>"
+        for plot in plots
+    )
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>wasmlab report</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; }} td, th {{ padding: .3rem 1.2rem .3rem 0; text-align: left; }}
+a {{ color: #1f5fa8; }} .ok {{ color: #23722f; }} .failed, .interrupted {{ color: #a8271f; font-weight: 600; }}
+.plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }}
+figure {{ margin: 0; }} img {{ max-width: 100%; }} figcaption {{ color: #666; font-size: .85rem; }}
+</style></head><body>
+<h1>wasmlab report</h1><p>WebAssembly on Kubernetes, executed {html.escape(when)}.</p>
+<table><tr><th>Notebook</th><th>Status</th><th>Duration</th></tr>{body}</table>
+<h2>Plots</h2><div class="plots">{figures or "<p>None.</p>"}</div>
+</body></html>
+"""
+    atomic_write(target, page, mode=0o644)
+    return target

@@ -1,0 +1,151 @@
+"""What the notebooks use: figures and tables that are shown and kept, excerpts, diagrams, a cluster, the footer.
+
+A notebook tells a story; everything that is not the story is here. When `wasmlab lab` executes a notebook, figures
+and results go to its report directory; in JupyterLab they go to ``reports/`` of the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.notebooks import diagrams
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from wasmlab.cluster import Cluster
+
+
+def repository() -> Path:
+    """Return the root of the checkout, where ``data/`` and ``notebooks/`` are."""
+    return Path(__file__).resolve().parents[2]
+
+
+def reports(*parts: str) -> Path:
+    """Return the report directory, or a directory below it; it is created."""
+    path = Path(os.environ.get("WASMLAB_REPORTS") or repository() / "reports").joinpath(*parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def show(figure: Figure, name: str, alt: str) -> None:
+    """Show a figure and keep it as ``plots/<name>.png``.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Closed afterwards.
+    name : str
+        Starts with the number of the notebook, so that the plots sort like the notebooks.
+    alt : str
+        What the figure shows, for readers who do not see it.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import Image, display
+
+    path = reports("plots") / f"{name}.png"
+    # Twice the pixels of its size on the page: sharp on any screen.
+    figure.savefig(path, dpi=200, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    display(Image(filename=str(path), width=round(figure.get_figwidth() * 100), alt=alt))
+
+
+def table(rows: Any, *, formats: Mapping[str, str] | None = None) -> Any:
+    """Show rows (records, or a data frame) as a table without an index.
+
+    Parameters
+    ----------
+    rows : DataFrame or iterable of mappings
+        What to show.
+    formats : mapping of str to str
+        Format specifications by column, e.g. ``{"p50_ms": "{:.1f}"}``.
+    """
+    import pandas
+
+    frame = rows if isinstance(rows, pandas.DataFrame) else pandas.DataFrame(list(rows))
+    return (
+        frame.style.hide(axis="index")
+        .format(dict(formats or {}), na_rep="–", escape="html")
+        .set_properties(**{"text-align": "left", "max-width": "34rem"})
+        .set_table_styles([{"selector": "th", "props": "text-align: left"}])
+    )
+
+
+def excerpt(text: str, start: str = "", stop: str = "", lines: int = 40) -> None:
+    """Print a part of a longer text, with a mark where something is left out.
+
+    Parameters
+    ----------
+    text : str
+        The whole.
+    start, stop : str
+        Begin with the first line that starts with `start`, end before the next that starts with `stop`.
+    lines : int
+        At most so many.
+    """
+    every = text.splitlines()
+    first = next((i for i, line in enumerate(every) if start and line.startswith(start)), 0)
+    last = next(
+        (i for i, line in enumerate(every[first + 1 :], first + 1) if stop and line.startswith(stop)), None
+    )
+    chosen = every[first:last]
+    left_out = max(0, len(chosen) - lines)
+    if first:
+        print("…")
+    print("\n".join(chosen[:lines]))
+    if left_out or (last is not None and last < len(every)):
+        print("…")
+
+
+def diagram(
+    boxes: Mapping[str, diagrams.Box], arrows: Sequence[diagrams.Arrow], highlight: Sequence[str] = ()
+) -> Any:
+    """Show boxes and arrows; see `wasmlab.notebooks.diagrams.diagram`."""
+    from IPython.display import SVG
+
+    return SVG(diagrams.diagram(boxes, arrows, highlight=highlight))
+
+
+def chain(*boxes: tuple[str, str], labels: Sequence[str] = (), highlight: int | None = None) -> Any:
+    """Show a chain of boxes; see `wasmlab.notebooks.diagrams.chain`."""
+    from IPython.display import SVG
+
+    return SVG(diagrams.chain(*boxes, labels=labels, highlight=highlight))
+
+
+def say(*sentences: str) -> Any:
+    """Show sentences that were built from results, as Markdown."""
+    from IPython.display import Markdown
+
+    return Markdown("\n\n".join(sentences))
+
+
+def joined(items: Iterable[str], word: str = "and") -> str:
+    """Write a list as a phrase: ``a, b and c``."""
+    words = list(items)
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {word} {words[-1]}" if words else ""
+
+
+def footer() -> Any:
+    """Show where and when this was executed; every notebook ends with it."""
+    import importlib.metadata as metadata
+
+    def version(package: str) -> str:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    rows = {
+        "executed": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        "machine": f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, {platform.machine()}",
+        "Python": platform.python_version(),
+        "wasmlab": version("wasmlab"),
+        "engines": f"wasmtime {version('wasmtime')}, wasmer-sdk {version('wasmer-sdk')}",
+    }
+    return table([{"": key, " ": value} for key, value in rows.items()])
