@@ -1,0 +1,175 @@
+"""The commands ``wasmlab oci push``, ``pull`` and ``inspect``, in the manner of wasm-to-oci."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from wasmlab.oci.client import Client
+    from wasmlab.oci.reference import Reference
+
+UseHttp = Annotated[
+    bool | None,
+    typer.Option(
+        "--use-http/--no-use-http",
+        help="Plain http. Default: http for a registry on this machine, https for others.",
+        show_default=False,
+    ),
+]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not check the registry's certificate.")]
+CaFile = Annotated[
+    Path | None, typer.Option("--ca-file", metavar="FILE", help="More certificate authorities (PEM).")
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout", metavar="SECONDS", min=0.1, help="Deadline of a request; large modules get more."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line.")]
+Ref = Annotated[
+    str, typer.Argument(metavar="REF", help="HOST[:PORT]/NAME[:TAG] or HOST[:PORT]/NAME@sha256:...")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the ``oci`` commands to `app`."""
+    oci = typer.Typer(help="Push, pull and inspect WASM artifacts in OCI registries.", no_args_is_help=True)
+    oci.command()(push)
+    oci.command()(pull)
+    oci.command()(inspect)
+    app.add_typer(oci, name="oci")
+
+
+def push(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A WASM module or component.")],
+    ref: Ref,
+    layout: Annotated[str, typer.Option("--layout", help="wasm-to-oci or cncf.")] = "wasm-to-oci",
+    use_http: UseHttp = None,
+    insecure: Insecure = False,
+    ca_file: CaFile = None,
+    timeout: Timeout = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Push a module to a registry. Digest is that of the manifest, as wasm-to-oci prints it."""
+    from wasmlab.oci.artifact import LAYOUTS
+
+    if layout not in LAYOUTS:
+        raise typer.BadParameter(f"{layout!r} is not one of {', '.join(LAYOUTS)}", param_hint="--layout")
+    target = _parse(ref)
+    with _bar(f"pushing {target}") as progress:
+        done = _client(use_http, insecure, ca_file, timeout).push(file, target, layout, progress)
+    _report(
+        as_json,
+        {
+            "reference": str(target),
+            "digest": done.digest,
+            "layerDigest": done.layer_digest,
+            "size": done.size_bytes,
+            "layout": layout,
+        },
+        [f"Pushed: {ref}", f"Size: {done.size_bytes}", f"Digest: {done.digest}"],
+    )
+
+
+def pull(
+    ref: Ref,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")] = Path(
+        "module.wasm"
+    ),
+    use_http: UseHttp = None,
+    insecure: Insecure = False,
+    ca_file: CaFile = None,
+    timeout: Timeout = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Pull a module from a registry. Digest is that of the module, as wasm-to-oci prints it."""
+    source = _parse(ref)
+    with _bar(f"pulling {source}") as progress:
+        done = _client(use_http, insecure, ca_file, timeout).pull(source, out, progress)
+    _report(
+        as_json,
+        {
+            "reference": str(source),
+            "manifestDigest": done.manifest_digest,
+            "digest": done.layer_digest,
+            "size": done.size_bytes,
+            "out": str(out),
+        },
+        [f"Pulled: {ref}", f"Size: {done.size_bytes}", f"Digest: {done.layer_digest}"],
+    )
+
+
+def inspect(
+    ref: Ref,
+    use_http: UseHttp = None,
+    insecure: Insecure = False,
+    ca_file: CaFile = None,
+    timeout: Timeout = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a reference points at: digest, layout and manifest."""
+    source = _parse(ref)
+    found = _client(use_http, insecure, ca_file, timeout).inspect(source)
+    layer = found.layer
+    lines = [f"Reference: {source}", f"Digest: {found.digest}", f"Layout: {found.layout}"]
+    if layer is not None:
+        lines += [f"Module: {layer.digest}", f"Size: {layer.size_bytes}"]
+    if found.problem:
+        lines.append(f"Not runnable here: {found.problem}")
+    lines.append(json.dumps(found.manifest, indent=2, ensure_ascii=False))
+    _report(
+        as_json,
+        {
+            "reference": str(source),
+            "digest": found.digest,
+            "mediaType": found.media_type,
+            "layout": found.layout,
+            "layer": layer.as_dict() if layer else None,
+            "problem": found.problem,
+            "manifest": found.manifest,
+        },
+        lines,
+    )
+
+
+def _parse(ref: str) -> Reference:
+    from wasmlab.errors import InvalidReference
+    from wasmlab.oci.reference import Reference
+
+    try:
+        return Reference.parse(ref)
+    except InvalidReference as error:
+        raise typer.BadParameter(str(error), param_hint="REF") from error
+
+
+def _client(use_http: bool | None, insecure: bool, ca_file: Path | None, timeout_s: float) -> Client:
+    from wasmlab.oci.client import Client
+    from wasmlab.oci.credentials import Credentials
+    from wasmlab.oci.protocol import Timeouts
+
+    usual = Timeouts()
+    timeouts = Timeouts(
+        connect_s=min(usual.connect_s, timeout_s), read_s=min(usual.read_s, timeout_s), total_s=timeout_s
+    )
+    return Client(
+        credentials=Credentials.from_docker_config(),
+        plain_http=use_http,
+        insecure=insecure,
+        ca_file=ca_file,
+        timeout=timeouts,
+    )
+
+
+def _report(as_json: bool, facts: dict[str, Any], lines: list[str]) -> None:
+    typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def _bar(label: str) -> Any:
+    from wasmlab.oci.progress import ProgressBar
+
+    return ProgressBar(label)

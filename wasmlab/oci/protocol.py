@@ -1,0 +1,399 @@
+"""The registry API as plain data and plain functions: requests to send, what an answer means, when to try again. Pure.
+
+Six endpoints: HEAD and GET of manifests, PUT of manifests, HEAD and GET of blobs, and the upload of blobs
+(POST, PATCH, PUT).
+
+References
+----------
+OCI distribution specification 1.1: "Pulling", "Pushing", "Error codes". RFC 9110: 10.2.3 (Retry-After),
+15.4 (redirects).
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+
+from wasmlab.errors import NotFound, OCIError, RegistryError, RegistryUnavailable, Unauthorized
+from wasmlab.oci import media_types as mt
+from wasmlab.oci.reference import Reference
+
+#: Error bodies and token answers: more than this is not read.
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_REDIRECTS = 5
+MAX_ATTEMPTS = 4
+#: A registry may ask for a longer pause than anybody wants to wait for within one call.
+MAX_RETRY_AFTER_S = 10.0
+_BACKOFF_S = (0.2, 0.6, 1.8)
+_PASSING = frozenset({429, 502, 503, 504})
+_MAX_DETAIL = 300
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Deadlines of one registry operation, in seconds.
+
+    Parameters
+    ----------
+    connect_s : float
+        Name resolution, TCP and TLS together.
+    read_s : float
+        The longest silence while an answer is awaited or read.
+    total_s : float
+        One exchange as a whole, redirects and repeated attempts apart. Blobs get more, by size: see `for_size`.
+    min_rate_bytes_per_s : float
+        A blob may take as long as this rate makes it, on top of `total_s`.
+    """
+
+    connect_s: float = 5.0
+    read_s: float = 15.0
+    total_s: float = 120.0
+    min_rate_bytes_per_s: float = 256 * 1024
+
+    def for_size(self, size_bytes: int) -> float:
+        """Return the deadline for moving `size_bytes`, in seconds."""
+        return self.total_s + size_bytes / self.min_rate_bytes_per_s
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A part of a file as a request body: read while it is sent, and again if the request must be repeated."""
+
+    path: Path
+    offset_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP exchange to make.
+
+    Parameters
+    ----------
+    what : str
+        The purpose, for messages: "fetch manifest v1 of 127.0.0.1:5000/hello".
+    idempotent : bool
+        Whether it may be sent again when the outcome is unknown.
+    size_bytes : int
+        How much content moves, for the deadline.
+    max_body_bytes : int
+        More answer than this is refused (not used when the answer goes to a sink).
+    """
+
+    method: str
+    url: str
+    what: str
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | FilePart | None = field(default=None, repr=False)
+    idempotent: bool = True
+    size_bytes: int = 0
+    max_body_bytes: int = MAX_ANSWER_BYTES
+
+    def with_headers(self, **headers: str) -> Request:
+        """Return the request with `headers` added."""
+        return replace(self, headers={**self.headers, **headers})
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer. Header names are in lower case; values of repeated headers are joined by newlines."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    def header(self, name: str) -> str:
+        """Return a header's (first) value, or an empty string."""
+        return self.headers.get(name.lower(), "").partition("\n")[0]
+
+    def header_values(self, name: str) -> list[str]:
+        """Return all values of a header."""
+        value = self.headers.get(name.lower(), "")
+        return value.split("\n") if value else []
+
+
+# Requests --------------------------------------------------------------------------------------------------------
+
+
+def base_url(ref: Reference, *, plain_http: bool) -> str:
+    """Return the repository's base URL."""
+    return f"{'http' if plain_http else 'https'}://{ref.api_host}/v2/{ref.repository}"
+
+
+def manifest_request(
+    base: str, ref: Reference, target: str, *, head: bool = False, max_bytes: int
+) -> Request:
+    """HEAD or GET the manifest `target` (a tag or digest)."""
+    verb = "resolve" if head else "fetch the manifest of"
+    shown = ref if target in (ref.target,) else f"{ref.name}@{target}"
+    return Request(
+        "HEAD" if head else "GET",
+        f"{base}/manifests/{target}",
+        f"{verb} {shown}",
+        {"Accept": mt.ACCEPT_MANIFEST},
+        max_body_bytes=max_bytes,
+    )
+
+
+def put_manifest_request(base: str, ref: Reference, manifest: bytes, media_type: str) -> Request:
+    """PUT a manifest under the reference's tag or digest."""
+    return Request(
+        "PUT",
+        f"{base}/manifests/{ref.target}",
+        f"write the manifest of {ref}",
+        {"Content-Type": media_type},
+        body=manifest,
+        size_bytes=len(manifest),
+    )
+
+
+def blob_request(base: str, ref: Reference, digest: str, size_bytes: int, *, head: bool = False) -> Request:
+    """HEAD or GET a blob."""
+    verb = "look for" if head else "fetch"
+    return Request(
+        "HEAD" if head else "GET",
+        f"{base}/blobs/{digest}",
+        f"{verb} the blob {digest} of {ref.name}",
+        # A compressed transfer would make the announced size and the received bytes two different things.
+        {} if head else {"Accept-Encoding": "identity"},
+        size_bytes=0 if head else size_bytes,
+    )
+
+
+def start_upload_request(base: str, ref: Reference) -> Request:
+    """POST for an upload session. A lost session is harmless (registries purge them), so it may be repeated."""
+    return Request(
+        "POST", f"{base}/blobs/uploads/", f"begin an upload to {ref.name}", {"Content-Length": "0"}, body=b""
+    )
+
+
+def chunk_request(location: str, ref: Reference, part: FilePart) -> Request:
+    """PATCH one chunk. Not idempotent: the registry has moved on if it was received."""
+    last = part.offset_bytes + part.size_bytes - 1
+    return Request(
+        "PATCH",
+        location,
+        f"upload bytes {part.offset_bytes}-{last} to {ref.name}",
+        {"Content-Type": "application/octet-stream", "Content-Range": f"{part.offset_bytes}-{last}"},
+        body=part,
+        idempotent=False,
+        size_bytes=part.size_bytes,
+    )
+
+
+def finish_upload_request(
+    location: str, ref: Reference, digest: str, body: bytes | FilePart, size_bytes: int
+) -> Request:
+    """PUT that closes an upload session, with the content (monolithic) or without (after chunks)."""
+    # The Location is opaque: its query goes back exactly as it came.
+    url = f"{location}{'&' if urlsplit(location).query else '?'}{urlencode({'digest': digest})}"
+    return Request(
+        "PUT",
+        url,
+        f"upload the blob {digest} to {ref.name}",
+        {"Content-Type": "application/octet-stream"},
+        body=body,
+        idempotent=False,
+        size_bytes=size_bytes,
+    )
+
+
+# Answers ---------------------------------------------------------------------------------------------------------
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return (scheme, host, port) of `url`, with the scheme's default port filled in."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, (parts.hostname or "").lower(), port
+
+
+def upload_location(response: Response, what: str) -> str:
+    """Return where an upload goes on, as an absolute URL.
+
+    A registry behind a TLS proxy that does not know about the proxy answers with ``http://`` and its own host: the
+    scheme is then corrected, so that neither content nor credentials travel in the clear.
+
+    Raises
+    ------
+    OCIError
+        If there is no usable Location.
+    """
+    location = response.header("location")
+    if not location:
+        raise OCIError(
+            f"the registry accepted to {what} but did not say where (no Location header)",
+            remedy="this is a fault of the registry or of a proxy before it",
+        )
+    url = urljoin(response.url, location)
+    parts, before = urlsplit(url), urlsplit(response.url)
+    if parts.scheme not in ("http", "https"):
+        raise OCIError(f"the registry sent the upload to the address {_public(url)!r}, which is not http(s)")
+    if before.scheme == "https" and parts.scheme == "http" and parts.hostname == before.hostname:
+        url = urlunsplit(("https", before.netloc, parts.path, parts.query, ""))
+    return url
+
+
+def redirect(request: Request, response: Response, *, allow_downgrade: bool) -> Request | None:
+    """Return the request that follows a redirect, or None if `response` is none.
+
+    Credentials stay at the origin they were meant for.
+
+    Raises
+    ------
+    OCIError
+        If the redirect leads from https to http (and `allow_downgrade` is false) or nowhere.
+    """
+    if response.status not in (301, 302, 303, 307, 308):
+        return None
+    if request.method not in ("GET", "HEAD") and response.status not in (307, 308):
+        raise OCIError(
+            f"cannot {request.what}: the registry redirects a {request.method} with status {response.status}"
+        )
+    location = response.header("location")
+    url = urljoin(response.url, location)
+    parts = urlsplit(url)
+    if not location or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise OCIError(f"cannot {request.what}: the registry redirects to {_public(url)!r}")
+    if urlsplit(response.url).scheme == "https" and parts.scheme == "http" and not allow_downgrade:
+        raise OCIError(
+            f"cannot {request.what}: the registry redirects from https to {_public(url)}",
+            remedy="allow it with --insecure if you trust the network",
+        )
+    headers = dict(request.headers)
+    if origin(url) != origin(request.url):
+        headers.pop("Authorization", None)
+    return replace(request, url=url, headers=headers)
+
+
+def retry_delay_s(request: Request, response: Response, attempt: int) -> float | None:
+    """Return how long to wait before sending `request` again, in seconds; None if it must not be.
+
+    `attempt` counts from 0. 429 is always safe to repeat, because the registry says it did nothing.
+    """
+    if response.status not in _PASSING or attempt + 1 >= MAX_ATTEMPTS:
+        return None
+    if not request.idempotent and response.status != 429:
+        return None
+    asked = _retry_after_s(response.header("retry-after"))
+    if asked is not None:
+        return asked if asked <= MAX_RETRY_AFTER_S else None
+    return backoff_s(attempt)
+
+
+def backoff_s(attempt: int) -> float:
+    """Return the pause after failed attempt number `attempt` (from 0), in seconds."""
+    return _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]
+
+
+def _retry_after_s(value: str) -> float | None:
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def expect(request: Request, response: Response, *statuses: int, registry: str) -> Response:
+    """Return `response` if its status is one of `statuses`, else raise what it means.
+
+    Raises
+    ------
+    Unauthorized, NotFound, RegistryError
+        With the registry's own code and words, and what to do.
+    """
+    if response.status not in statuses:
+        fail(request, response, registry)
+    return response
+
+
+def fail(request: Request, response: Response, registry: str) -> NoReturn:
+    """Raise the error that `response` means. See `expect`."""
+    code, detail, spoken = _error_of(response)
+    said = f"{response.status}" + (f" {code}" if code else "") + (f": {spoken}" if spoken else "")
+    message = f"cannot {request.what}: the registry answered {said}"
+    context: dict[str, Any] = {
+        "registry": registry,
+        "status": response.status,
+        "code": code,
+        "detail": detail,
+    }
+    status = response.status
+    if status == 401:
+        raise Unauthorized(
+            message,
+            remedy=f"log in (docker login {registry}) or check the pull secret for this registry",
+            **context,
+        )
+    if status == 403:
+        raise Unauthorized(
+            message,
+            remedy="the credentials are known but lack the right: ask the repository's owner",
+            **context,
+        )
+    if status == 404:
+        raise NotFound(message, remedy="check the name and the tag, or push the artifact first", **context)
+    if status == 429:
+        raise RegistryError(
+            message, remedy="wait and try again, or log in for a higher rate limit", **context
+        )
+    if status >= 500:
+        raise RegistryError(
+            message, remedy="the registry has a problem: try again later, or see its log", **context
+        )
+    if status == 400 and "HTTP request" in (spoken or "") and "HTTPS" in (spoken or ""):
+        raise RegistryUnavailable(
+            f"cannot {request.what}: the registry speaks https, but was asked by plain http",
+            remedy="leave --use-http off (or pass --no-use-http for a registry on this machine)",
+            registry=registry,
+        )
+    raise RegistryError(message, remedy=_REMEDIES.get(code or ""), **context)
+
+
+_REMEDIES = {
+    "DIGEST_INVALID": "the file changed while it was pushed, or a proxy altered it: push again",
+    "MANIFEST_INVALID": "this registry refuses the layout: try the other one (--layout cncf)",
+    "UNSUPPORTED": "this registry does not allow the operation (a read-only mirror?)",
+    "NAME_INVALID": "use another repository name",
+}
+
+
+def _error_of(response: Response) -> tuple[str | None, Any, str]:
+    """Return (code, detail, words for people) of an error answer, whatever its form."""
+    try:
+        first = json.loads(response.body)["errors"][0]
+        code = first.get("code")
+        message = first.get("message") or ""
+        return (
+            str(code)[:64] if code else None,
+            first.get("detail"),
+            _clean(message if isinstance(message, str) else ""),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        pass
+    text = response.body[:2000].decode(errors="replace").strip()
+    if text.startswith("<"):
+        return None, None, "an HTML page (is there a proxy or another web server at this address?)"
+    return None, None, _clean(text)
+
+
+def _clean(text: str) -> str:
+    # One line of printable text: what a registry says goes to terminals and into Kubernetes Events.
+    flat = " ".join("".join(ch if ch.isprintable() else " " for ch in text).split())
+    return flat if len(flat) <= _MAX_DETAIL else flat[:_MAX_DETAIL] + "..."
+
+
+def _public(url: str) -> str:
+    """Return `url` without its query, where pre-signed URLs carry secrets."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
