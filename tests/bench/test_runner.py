@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+
+from wasmlab.bench.control import ControlExecutor
+from wasmlab.bench.plan import CONTROLS, Arm, Plan
+from wasmlab.bench.runner import Progress, carry_out, duration, stack_of
+from wasmlab.errors import BenchmarkError, Trap
+
+GOOD = Arm("local", "wasmtime", "warm", "hello")
+BAD = Arm("local", "wasmer", "warm", "hello")
+ENVIRONMENT = {"id": "abc"}
+
+
+class Fake:
+    def __init__(self, raises: BaseException | None = None, after: int = 0) -> None:
+        self.raises = raises
+        self.after = after
+        self.runs = 0
+
+    def run(self, arm: Arm) -> dict:
+        self.runs += 1
+        if self.raises and arm == BAD and self.runs > self.after:
+            raise self.raises
+        return {"ok": True, "total_ns": self.runs, "exit_code": 0}
+
+
+def test_rows_say_what_was_run() -> None:
+    seen = []
+    results = carry_out(Plan((GOOD,), 3), {"local": Fake()}, ENVIRONMENT, quiet=True, on_row=seen.append)
+    assert [row["total_ns"] for row in results.rows] == [1, 2, 3]
+    assert seen == results.rows
+    assert len({row["run_id"] for row in results.rows}) == 3
+    assert {row["fingerprint"] for row in results.rows} == {"abc"}
+    assert results.plan["interrupted"] is False and results.plan["seed"] == 1
+    assert results.conditions[0]["ended_at"] >= results.conditions[0]["started_at"]
+
+
+@pytest.mark.parametrize(
+    "error", [Trap("the guest trapped", kind="unreachable"), RuntimeError("broken"), OSError(28, "full")]
+)
+def test_a_failing_run_is_a_row_and_the_others_go_on(error: Exception) -> None:
+    results = carry_out(Plan((GOOD, BAD), 4), {"local": Fake(error)}, ENVIRONMENT, quiet=True)
+    assert len(results.rows) == 8
+    assert len(results.failures) == 4
+    for row in results.failures:
+        assert row["engine"] == "wasmer"
+        assert row["error"].startswith(type(error).__name__)
+    assert results.frame["ok"].sum() == 4
+
+
+def test_a_wrong_answer_without_a_reason_is_still_a_failure() -> None:
+    class Silent:
+        def run(self, arm: Arm) -> dict:
+            return {"ok": False, "total_ns": 1}
+
+    results = carry_out(Plan((GOOD,), 1), {"local": Silent()}, ENVIRONMENT, quiet=True)
+    assert results.rows[0]["error"] == "failed without saying why"
+
+
+def test_ctrl_c_keeps_the_rows_so_far() -> None:
+    results = carry_out(
+        Plan((GOOD, BAD), 10), {"local": Fake(KeyboardInterrupt(), after=7)}, ENVIRONMENT, quiet=True
+    )
+    assert 7 <= len(results.rows) < 20
+    assert all(row["ok"] for row in results.rows)
+    assert results.plan["interrupted"] is True
+    assert results.conditions
+
+
+def test_a_path_without_executor_runs_nothing() -> None:
+    fake = Fake()
+    with pytest.raises(BenchmarkError, match="nobody can run the path control"):
+        carry_out(Plan((GOOD, *CONTROLS), 1), {"local": fake}, ENVIRONMENT, quiet=True)
+    assert fake.runs == 0
+
+
+def test_progress_tells_the_time_left() -> None:
+    now = [0.0]
+    out = io.StringIO()
+    progress = Progress(10, stream=out, clock=lambda: now[0])
+    now[0] = 20.0
+    assert progress.line(2, 1, "x") == "   2/10 runs, 1 failed, about 1 min 20 s left  x"
+    progress.update(2, 1)
+    assert out.getvalue() == ""  # not a terminal: no line before 30 s
+    now[0] = 31.0
+    progress.update(3, 1)
+    now[0] = 100.0
+    progress.update(10, 1)
+    assert out.getvalue().splitlines()[-1] == "   10/10 runs, 1 failed, 1 min 40 s"
+    assert len(out.getvalue().splitlines()) == 2
+
+
+def test_durations_for_people() -> None:
+    assert [duration(s) for s in (0.4, 59.4, 60, 185)] == ["0 s", "59 s", "1 min 00 s", "3 min 05 s"]
+
+
+def test_controls_really_run() -> None:
+    results = carry_out(Plan(CONTROLS, 3), {"control": ControlExecutor()}, ENVIRONMENT, quiet=True)
+    assert not results.failures
+    by_name = {name: group["total_ns"].median() for name, group in results.frame.groupby("workload")}
+    # An interpreter takes longer to start than /bin/true, on any machine and under any load.
+    assert by_name["python"] > by_name["true"] > 10_000
+    assert results.frame.query("workload == 'python'")["first_byte_ns"].notna().all()
+
+
+def test_controls_leak_no_descriptors() -> None:
+    executor = ControlExecutor()
+    executor.run(CONTROLS[0])
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        executor.run(CONTROLS[0])
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(BenchmarkError, match="no control"):
+        executor.run(Arm("control", "native", "exec", "false"))
+
+
+def test_executors_are_entered_and_left() -> None:
+    trace = []
+
+    class Managed(Fake):
+        def __enter__(self):
+            trace.append("in")
+            return self
+
+        def __exit__(self, *_):
+            trace.append("out")
+
+    with stack_of({"local": Managed(), "control": Fake()}) as ready:
+        assert set(ready) == {"local", "control"}
+    assert trace == ["in", "out"]

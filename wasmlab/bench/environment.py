@@ -1,0 +1,175 @@
+"""Where and under what load something was measured. No host name, no user name, no path goes in.
+
+`fingerprint` holds what does not change while measuring; its hash, the fingerprint id, is in every row, and rows of
+different ids are not pooled. `Conditions` holds what does change: load, steal, pressure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# These make two machines (or two states of one) incomparable. What is not here may differ between pooled runs.
+_STABLE = (
+    "cpu_model",
+    "cores",
+    "memory_gib",
+    "kernel",
+    "cgroup",
+    "python",
+    "engines",
+    "kubernetes",
+    "wasmlab",
+)
+
+
+def fingerprint(*, kubernetes: str | None = None, root: Path = Path("/")) -> dict[str, Any]:
+    """Describe this machine and what is installed.
+
+    Parameters
+    ----------
+    kubernetes : str, optional
+        Version of the cluster that is measured, None on the local path.
+    root : Path
+        Where to read ``/proc`` and ``/sys``; tests give a copy.
+
+    Returns
+    -------
+    dict
+        ``cpu_model, cores, memory_gib, kernel, cgroup, python, engines, kubernetes, wasmlab, virtualization, id``.
+    """
+    from wasmlab import __version__
+
+    facts: dict[str, Any] = {
+        "cpu_model": _cpu_model(root),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(_memory_bytes(root) / 2**30),
+        # The number only: what a provider appends names its images, and says nothing about speed.
+        "kernel": re.split(r"[^0-9.]", platform.release())[0],
+        "cgroup": _cgroup(root),
+        "python": platform.python_version(),
+        "engines": {name: version for name in ("wasmtime", "wasmer-sdk") if (version := _version(name))},
+        "kubernetes": kubernetes,
+        "wasmlab": __version__,
+        "virtualization": "virtual machine" if "hypervisor" in _cpu_flags(root) else "unknown",
+    }
+    facts["id"] = fingerprint_id(facts)
+    return facts
+
+
+def fingerprint_id(facts: Mapping[str, Any]) -> str:
+    """Return 12 hex digits that are equal for comparable environments."""
+    stable = {key: facts.get(key) for key in _STABLE}
+    return hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """Return the machine in one line, for figures: ``"2 cores of AMD EPYC, 24 GiB, Linux 6.1"``."""
+    model = re.sub(
+        r"\s*(\(R\)|\(TM\)|CPU|Processor|\d+-Core|@.*$)", "", str(facts.get("cpu_model") or "unknown CPU")
+    )
+    model = " ".join(model.split())
+    kernel = ".".join(str(facts.get("kernel") or "").split(".")[:2])
+    return f"{facts.get('cores')} cores of {model}, {facts.get('memory_gib')} GiB, Linux {kernel}"
+
+
+def now_utc() -> str:
+    """Return the time as ISO 8601 in UTC, to the microsecond."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """A reading of what else the machine is doing; two of them make a report."""
+
+    at: str
+    load_1min: float
+    cpu_ticks: tuple[int, ...]
+    cpu_pressure_us: int | None
+
+    @classmethod
+    def read(cls, root: Path = Path("/")) -> Conditions:
+        """Read ``/proc`` now."""
+        ticks = tuple(int(word) for word in (root / "proc/stat").read_text().split("\n", 1)[0].split()[1:])
+        try:
+            pressure = (root / "proc/pressure/cpu").read_text()
+            stalled = int(re.search(r"some .*total=(\d+)", pressure).group(1))  # type: ignore[union-attr]
+        except (OSError, AttributeError):
+            stalled = None
+        return cls(now_utc(), float((root / "proc/loadavg").read_text().split()[0]), ticks, stalled)
+
+    def until(self, later: Conditions) -> dict[str, Any]:
+        """Return what happened between two readings.
+
+        Returns
+        -------
+        dict
+            ``started_at, ended_at, load_1min_before, load_1min_after, busy_share, steal_share, cpu_stalled_s``; shares
+            are of all CPU time of the machine, None where the kernel does not say.
+        """
+        spent = [b - a for a, b in zip(self.cpu_ticks, later.cpu_ticks, strict=False)]
+        # user nice system idle iowait irq softirq steal (guest time is already in user).
+        total = sum(spent[:8])
+        known = total > 0 and len(spent) >= 8
+        stalled = None
+        if self.cpu_pressure_us is not None and later.cpu_pressure_us is not None:
+            stalled = round((later.cpu_pressure_us - self.cpu_pressure_us) / 1e6, 3)
+        return {
+            "started_at": self.at,
+            "ended_at": later.at,
+            "load_1min_before": self.load_1min,
+            "load_1min_after": later.load_1min,
+            "busy_share": round(1 - (spent[3] + spent[4]) / total, 4) if known else None,
+            "steal_share": round(spent[7] / total, 4) if known else None,
+            "cpu_stalled_s": stalled,
+        }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model(root: Path) -> str:
+    try:
+        match = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", _cpuinfo(root), re.MULTILINE)
+    except OSError:
+        match = None
+    return match.group(1).strip() if match else platform.machine()
+
+
+def _cpu_flags(root: Path) -> list[str]:
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(root), re.MULTILINE)
+    return match.group(1).split() if match else []
+
+
+def _cpuinfo(root: Path) -> str:
+    try:
+        return (root / "proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def _memory_bytes(root: Path) -> int:
+    match = re.search(r"^MemTotal:\s*(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else 0
+
+
+def _cgroup(root: Path) -> str:
+    base = root / "sys/fs/cgroup"
+    if (base / "cgroup.controllers").exists():
+        return "v2"
+    if (base / "unified" / "cgroup.controllers").exists():
+        return "v1 hybrid"
+    return "v1" if base.is_dir() and any(base.iterdir()) else "none"

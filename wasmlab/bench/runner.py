@@ -1,0 +1,194 @@
+"""Carry out a plan: one run after the other, every failure a row, Ctrl-C keeps what there is."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TextIO
+
+from wasmlab.bench.environment import Conditions, now_utc
+from wasmlab.bench.plan import Arm, Plan, PlannedRun
+from wasmlab.bench.store import Results, new_session
+from wasmlab.errors import BenchmarkError, WasmlabError
+
+
+class Executor(Protocol):
+    """What can carry out the runs of one path."""
+
+    def run(self, arm: Arm) -> dict[str, Any]:
+        """Carry out one run and return the columns it knows.
+
+        At least ``ok`` and ``total_ns``; ``error`` if not ok. May also raise: that is a failed run too.
+        """
+        ...
+
+
+class Progress:
+    """One line on stderr: done, failed, time left.
+
+    On a terminal it is redrawn; elsewhere a line appears every half minute, so that a long silence is no riddle.
+
+    Parameters
+    ----------
+    total : int
+        Number of runs.
+    stream : file, optional
+        stderr by default; None with ``quiet``.
+    clock : callable
+        Seconds; tests give their own.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._live = self._stream.isatty()
+        self._clock = clock
+        self._total = total
+        self._started = clock()
+        self._printed = self._started
+
+    def update(self, done: int, failed: int, label: str = "") -> None:
+        """Show that `done` runs are over."""
+        if self._quiet:
+            return
+        now = self._clock()
+        if now - self._printed < (0.1 if self._live else 30.0) and done < self._total:
+            return
+        self._printed = now
+        line = self.line(done, failed, label)
+        if self._live:
+            self._stream.write(f"\r\x1b[K{line}" + ("\n" if done == self._total else ""))
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def line(self, done: int, failed: int, label: str = "") -> str:
+        """Return the text of the line."""
+        elapsed = self._clock() - self._started
+        text = f"   {done}/{self._total} runs"
+        if failed:
+            text += f", {failed} failed"
+        if done == self._total:
+            return f"{text}, {duration(elapsed)}"
+        if done:
+            text += f", about {duration(elapsed / done * (self._total - done))} left"
+        return f"{text}  {label}".rstrip()
+
+    def close(self) -> None:
+        """Leave the line behind."""
+        if self._live and not self._quiet:
+            self._stream.write("\n")
+            self._stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people: ``"45 s"``, ``"3 min 05 s"``."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def carry_out(
+    plan: Plan,
+    executors: Mapping[str, Executor],
+    environment: dict[str, Any],
+    *,
+    quiet: bool = False,
+    progress: Progress | None = None,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+) -> Results:
+    """Carry out every run of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to run, in which order.
+    executors : mapping
+        Path -> who runs it.
+    environment : dict
+        The fingerprint; its id goes into every row.
+    on_row : callable, optional
+        Called with each finished row.
+
+    Returns
+    -------
+    Results
+        All rows so far if interrupted by Ctrl-C; ``results.plan["interrupted"]`` then says so.
+
+    Raises
+    ------
+    BenchmarkError
+        If a path of the plan has no executor: nothing was run.
+    """
+    missing = {arm.path for arm in plan.arms} - set(executors)
+    if missing:
+        raise BenchmarkError(
+            f"nobody can run the path {', '.join(sorted(missing))}",
+            remedy="leave out its arms, or start a cluster",
+        )
+    results = Results(environment=dict(environment))
+    results.plan = {
+        "arms": [list(arm) for arm in plan.arms],
+        "repeats": plan.repeats,
+        "seed": plan.seed,
+        "interrupted": False,
+    }
+    session = new_session()
+    before = Conditions.read()
+    progress = progress or Progress(len(plan), quiet=quiet)
+    failed = 0
+    try:
+        for planned in plan.runs():
+            row = _one(planned, executors[planned.arm.path], session, environment)
+            results.rows.append(row)
+            failed += not row["ok"]
+            if on_row is not None:
+                on_row(row)
+            progress.update(len(results.rows), failed, str(planned.arm))
+    except KeyboardInterrupt:
+        results.plan["interrupted"] = True
+        progress.close()
+    results.conditions.append(before.until(Conditions.read()))
+    return results
+
+
+def _one(
+    planned: PlannedRun, executor: Executor, session: str, environment: dict[str, Any]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "run_id": f"{session}-{planned.number:05d}",
+        "session": session,
+        "block": planned.block,
+        **planned.arm._asdict(),
+        "started_at": now_utc(),
+        "fingerprint": environment.get("id"),
+        "ok": False,
+        "error": None,
+    }
+    try:
+        row |= executor.run(planned.arm)
+    except Exception as error:
+        # A broken run must not cost the hundred before it; what broke is in the row.
+        text = error.message if isinstance(error, WasmlabError) else str(error)
+        row |= {"ok": False, "error": f"{type(error).__name__}: {text}"[:500]}
+    if not row["ok"] and not row["error"]:
+        row["error"] = "failed without saying why"
+    return row
+
+
+@contextlib.contextmanager
+def stack_of(executors: Mapping[str, Any]):
+    """Enter all executors that are context managers, and leave them in reverse order."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            path: stack.enter_context(one) if hasattr(one, "__enter__") else one
+            for path, one in executors.items()
+        }
