@@ -7,7 +7,6 @@ and results go to its report directory; in JupyterLab they go to ``reports/`` of
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from wasmlab.notebooks import diagrams
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from wasmlab.cluster import Cluster
 
 
 def repository() -> Path:
@@ -33,25 +31,36 @@ def reports(*parts: str) -> Path:
     return path
 
 
+def canvas(width: float = 7.2, height: float = 3.2) -> tuple[Figure, Axes]:
+    """Return an empty figure of the lab's style and its axes; `width` and `height` in inches."""
+    from wasmlab import plots
+
+    with plots.style():
+        figure = plots.LabFigure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots()
+
+
 def show(figure: Figure, name: str, alt: str) -> None:
     """Show a figure and keep it as ``plots/<name>.png``.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        Closed afterwards.
+        From `canvas` or `wasmlab.plots`.
     name : str
         Starts with the number of the notebook, so that the plots sort like the notebooks.
     alt : str
         What the figure shows, for readers who do not see it.
     """
-    import matplotlib.pyplot as plt
     from IPython.display import Image, display
 
+    from wasmlab import plots
+
     path = reports("plots") / f"{name}.png"
-    # Twice the pixels of its size on the page: sharp on any screen.
-    figure.savefig(path, dpi=200, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
+    with plots.style():
+        # Twice the pixels of its size on the page: sharp on any screen. No software version: the same figure, the
+        # same bytes.
+        figure.savefig(path, dpi=200, metadata={"Software": None})
     display(Image(filename=str(path), width=round(figure.get_figwidth() * 100), alt=alt))
 
 
@@ -131,21 +140,23 @@ def joined(items: Iterable[str], word: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {word} {words[-1]}" if words else ""
 
 
-def footer() -> Any:
-    """Show where and when this was executed; every notebook ends with it."""
-    import importlib.metadata as metadata
+def footer(kubernetes: str | None = None) -> Any:
+    """Show where and when this was executed; every notebook ends with it.
 
-    def version(package: str) -> str:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return "not installed"
+    Parameters
+    ----------
+    kubernetes : str, optional
+        Version of the cluster, for the notebooks that have one.
+    """
+    from wasmlab.bench import environment
 
+    facts = environment.fingerprint(kubernetes=kubernetes)
     rows = {
-        "executed": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        "machine": f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, {platform.machine()}",
-        "Python": platform.python_version(),
-        "wasmlab": version("wasmlab"),
-        "engines": f"wasmtime {version('wasmtime')}, wasmer-sdk {version('wasmer-sdk')}",
+        "executed": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        "machine": environment.describe(facts),
+        "Python": facts["python"],
+        "engines": ", ".join(f"{name} {version}" for name, version in facts["engines"].items()),
+        "Kubernetes": kubernetes or "",
+        "wasmlab": facts["wasmlab"],
     }
-    return table([{"": key, " ": value} for key, value in rows.items()])
+    return table([{"Environment": key, "": value} for key, value in rows.items() if value])
