@@ -135,3 +135,16 @@ def test_html_is_small_and_escaped() -> None:
 def test_pickles(hello: Module) -> None:
     again = pickle.loads(pickle.dumps(hello))
     assert again == hello and again.digest == hello.digest
+
+
+def test_a_salted_module_is_another_one_that_does_the_same(hello: Module) -> None:
+    import wasmtime
+
+    from wasmlab.modules.salt import salted
+
+    one, other = salted(hello), salted(hello)
+    assert len({hello.digest, one.digest, other.digest}) == 3
+    assert salted(hello, b"x").digest == salted(hello, b"x").digest
+    assert one.imports == hello.imports and one.sections[:-1] == hello.sections
+    assert one.sections[-1].name == "custom"
+    wasmtime.Module.validate(wasmtime.Engine(), one.data)

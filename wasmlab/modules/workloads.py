@@ -50,6 +50,8 @@ class Workload:
         Text it must print, or ``"sha256:..."`` of it where it is long.
     expected_exit : int
         Exit code it must end with.
+    expected_log : str
+        What a Pod's log holds, if that is not just its stdout.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Workload:
     args: tuple[str, ...] = ()
     stdin: bytes = b""
     expected_exit: int = 0
+    expected_log: str = ""
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -98,11 +101,21 @@ class Workload:
         """Return what is wrong with an answer, or None if it is right."""
         if exit_code != self.expected_exit:
             return f"exit code {exit_code}, expected {self.expected_exit}"
-        if self.expected_stdout.startswith("sha256:"):
-            right = f"sha256:{hashlib.sha256(stdout).hexdigest()}" == self.expected_stdout
-        else:
-            right = stdout == self.expected_stdout.encode()
-        return None if right else f"wrong output: {stdout[:80]!r}"
+        return _compare(stdout, self.expected_stdout)
+
+    def check_log(self, log: bytes, exit_code: int | None) -> str | None:
+        """Return what is wrong with a Pod's log (stdout and stderr in one) and exit code, or None."""
+        if exit_code != self.expected_exit:
+            return f"exit code {exit_code}, expected {self.expected_exit}"
+        return _compare(log, self.expected_log or self.expected_stdout)
+
+
+def _compare(output: bytes, expected: str) -> str | None:
+    if expected.startswith("sha256:"):
+        right = f"sha256:{hashlib.sha256(output).hexdigest()}" == expected
+    else:
+        right = output == expected.encode()
+    return None if right else f"wrong output: {output[:80]!r}"
 
 
 HELLO_STDOUT = "hello from stdout!\nArgs are: []\n"
@@ -190,6 +203,7 @@ def catalogue() -> Mapping[str, Workload]:
             "start and stop, nothing else",
             "startup",
             expected_stdout=HELLO_STDOUT,
+            expected_log="hello from stdout!\nhello from stderr!\nArgs are: []\n",
             **module("hello.wasm"),
         )
     ]

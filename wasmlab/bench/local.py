@@ -1,0 +1,142 @@
+"""Path "local": a module in the sandbox, with no cluster around it.
+
+What the modes mean here
+------------------------
+======  ===================================  ==============================================  =======================
+mode    compiled code                        processes                                       the clock starts
+======  ===================================  ==============================================  =======================
+cold    none: an empty compile cache         none: a new zygote starts an interpreter,       before the sandbox is
+                                             imports the engine, forks a worker; a compile   created
+                                             child does the same and compiles
+cached  in the compile cache                 none: a new zygote, as above; nothing is        before the sandbox is
+                                             compiled                                        created
+warm    in the compile cache, its pages in   a running zygote with an idle worker that was   before the request is
+        memory                               forked beforehand                               sent
+======  ===================================  ==============================================  =======================
+
+In every mode the guest runs in a process of its own that has never run another guest. The clock stops when the first
+byte of its output arrives (``first_byte_ns``) and when its outcome is known (``total_ns``). ``import_ns`` is the time
+until the new zygote answers, ``compile_ns`` the time until the compiled code is there; both are seen from outside, so
+the start of their processes is in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.bench.phases import as_spans, durations
+from wasmlab.bench.plan import Arm
+from wasmlab.errors import Unsupported
+from wasmlab.modules import workloads
+
+if TYPE_CHECKING:
+    from wasmlab.engines import CompileCache
+    from wasmlab.sandbox import Sandbox
+
+DEADLINE_S = 120.0
+
+
+class LocalExecutor:
+    """Runs workloads in sandboxes; a context manager that leaves no process and no file behind.
+
+    Parameters
+    ----------
+    cache : CompileCache, optional
+        For the modes ``cached`` and ``warm``; the user's own by default.
+    """
+
+    def __init__(self, cache: CompileCache | None = None) -> None:
+        self._cache = cache
+        self._warm: dict[str, Sandbox] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> LocalExecutor:
+        from wasmlab.engines import CompileCache
+
+        self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wasmlab-bench-")))
+        self._cache = self._cache or CompileCache()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._warm.clear()
+        self._stack.close()
+
+    def run(self, arm: Arm) -> dict[str, Any]:
+        """Carry out one run; see `wasmlab.bench.runner.Executor`."""
+        from wasmlab import engines
+
+        engine = engines.get(arm.engine)
+        work = workloads.get(arm.workload)
+        if work.stdin and not engine.capabilities.stdin:
+            raise Unsupported(f"{arm.engine} gives a guest no standard input here", capability="stdin")
+        spec = self._spec(work)
+        row = {"engine_version": engine.version, "module_digest": work.digest}
+        if arm.mode == "warm":
+            sandbox = self._warm_sandbox(arm.engine)
+            assert self._cache is not None
+            # Compiling belongs to the preparation, also where the sandbox would do it by itself.
+            self._cache.artifact(engine, spec.module, spec.digest, spec=spec)
+            sandbox.wait_idle()
+            asked = time.monotonic_ns()
+            return row | _finish(sandbox, spec, work, asked, {})
+        cache = self._empty_cache() if arm.mode == "cold" else self._cache
+        assert cache is not None
+        if arm.mode == "cached":
+            cache.artifact(engine, spec.module, spec.digest, spec=spec)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as scratch:
+            extra: dict[str, int] = {}
+            asked = time.monotonic_ns()
+            with self._sandbox(arm.engine, Path(scratch), cache) as sandbox:
+                sandbox.wait_idle()
+                extra["import_ns"] = time.monotonic_ns() - asked
+                if arm.mode == "cold":
+                    before = time.monotonic_ns()
+                    cache.artifact(engine, spec.module, spec.digest, spec=spec)
+                    extra["compile_ns"] = time.monotonic_ns() - before
+                return row | _finish(sandbox, spec, work, asked, extra)
+
+    def _spec(self, work: workloads.Workload) -> Any:
+        from wasmlab.sandbox import RunSpec
+
+        return RunSpec(str(work.path), work.digest, work.argv, deadline_s=DEADLINE_S)
+
+    def _empty_cache(self) -> CompileCache:
+        from wasmlab.engines import CompileCache
+
+        return CompileCache(Path(tempfile.mkdtemp(dir=self._scratch, prefix="cache-")))
+
+    def _sandbox(self, engine: str, directory: Path, cache: CompileCache) -> Sandbox:
+        from wasmlab.sandbox import Sandbox
+
+        return Sandbox(engine, dir=directory, workers=1, cache=cache)
+
+    def _warm_sandbox(self, engine: str) -> Sandbox:
+        if engine not in self._warm:
+            directory = self._scratch / f"warm-{engine}"
+            directory.mkdir(mode=0o700)
+            assert self._cache is not None
+            self._warm[engine] = self._stack.enter_context(self._sandbox(engine, directory, self._cache))
+        return self._warm[engine]
+
+
+def _finish(
+    sandbox: Sandbox, spec: Any, work: workloads.Workload, asked_ns: int, extra: dict[str, int]
+) -> dict[str, Any]:
+    outcome = sandbox.run(spec, stdin=work.stdin or None)
+    total = time.monotonic_ns() - asked_ns
+    spans = as_spans(outcome.spans)
+    row: dict[str, Any] = durations(spans) | extra
+    row["total_ns"] = total
+    row["exit_code"] = outcome.exit_code
+    first = [span.end_ns for span in spans if span.phase == "first_byte"]
+    row["first_byte_ns"] = first[0] - asked_ns if first else None
+    if outcome.trap is not None:
+        row["error"] = f"{outcome.trap}: {outcome.message}"
+    else:
+        row["error"] = work.check(outcome.stdout, outcome.exit_code)
+    row["ok"] = row["error"] is None
+    return row
