@@ -1,0 +1,240 @@
+"""Build the Go program that is the control plane, once, into the cache.
+
+Guarantees: a binary that `ensure` returns is complete (it is renamed into place); two builders do not build twice
+(file lock); a change of the Go sources, their dependencies or the compiler's release builds anew; an interrupted
+build leaves no half binary and continues where it was, because Go caches packages.
+
+``python -m wasmlab.cluster.binary`` builds and prints the path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from wasmlab.cluster import gotoolchain
+from wasmlab.console import say
+from wasmlab.errors import PrerequisiteError, ProcessError
+from wasmlab.paths import cache_dir, file_lock
+
+SOURCES = Path(__file__).with_name("kube")
+NAME = "wasmlab-kube"
+OVERRIDE = "WASMLAB_KUBE"
+_LOCK_TIMEOUT_S = 3600.0
+_REPORT_EVERY_S = 15.0
+# Go's linker alone needs 1.5 GB; a cold build fills 2.5 GB of Go's caches.
+_TAIL_LINES = 25
+
+
+def key(go: gotoolchain.Go) -> str:
+    """Return what a binary is known by: sources, dependencies, compiler release, architecture."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        if path.suffix == ".go" or path.name in ("go.mod", "go.sum"):
+            digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return f"{digest.hexdigest()[:16]}-{go.tag}"
+
+
+def find() -> Path | None:
+    """Return the binary if it is there already, without building or installing anything."""
+    if override := _override():
+        return override
+    go = gotoolchain.system() or gotoolchain.cached()
+    if go is None:
+        return None
+    path = cache_dir("kube", key(go)) / NAME
+    return path if path.exists() else None
+
+
+def ensure(*, progress: bool = True) -> Path:
+    """Return the binary, building it first if need be: about 8 minutes on 2 cores, 1 GB of memory per core.
+
+    Parameters
+    ----------
+    progress : bool
+        Say on stderr what is going on.
+
+    Returns
+    -------
+    Path
+        The executable. The environment variable ``WASMLAB_KUBE`` names another one.
+
+    Raises
+    ------
+    PrerequisiteError
+        If there is no Go compiler and none can be installed, or modules cannot be downloaded.
+    ProcessError
+        If the compiler fails; with its last lines.
+    """
+    if override := _override():
+        return override
+    go = gotoolchain.find(progress=progress)
+    path = cache_dir("kube", key(go)) / NAME
+    if path.exists():
+        return path
+    with file_lock(path.parent / "lock", _LOCK_TIMEOUT_S, what="the build of the control plane"):
+        if not path.exists():
+            _build(go, path, progress)
+    return path
+
+
+def _override() -> Path | None:
+    value = os.environ.get(OVERRIDE)
+    if not value:
+        return None
+    if not os.access(value, os.X_OK):
+        raise PrerequisiteError(
+            f"{OVERRIDE} names {value}, which is not an executable file",
+            remedy=f"unset {OVERRIDE}, or correct it",
+        )
+    return Path(value).absolute()
+
+
+def _build(go: gotoolchain.Go, path: Path, progress: bool) -> None:
+    started = time.monotonic()
+    # GOFLAGS, GOPROXY and the cache locations stay as the user has them.
+    env = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+    meter = _Meter(progress, started)
+    # Listing the packages downloads the modules they are in, and tells how many there are to compile.
+    packages = _run(go, ["list", "-deps", "."], env, meter.downloading)
+    meter.total = len(packages)
+    partial = path.with_name(f".{NAME}.{os.getpid()}")
+    kubernetes = _kubernetes_version()
+    stamp = "k8s.io/component-base/version"
+    flags = (
+        f"-s -w -X {stamp}.gitVersion={kubernetes} -X {stamp}.gitMajor=1 -X {stamp}.gitMinor="
+        + (kubernetes.split(".")[1])
+    )
+    try:
+        _run(
+            go, ["build", "-v", "-trimpath", "-ldflags", flags, "-o", str(partial), "."], env, meter.compiling
+        )
+        partial.chmod(0o755)
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+    meter.finish(path)
+
+
+def _kubernetes_version() -> str:
+    match = re.search(r"k8s\.io/kubernetes (v[\d.]+)", (SOURCES / "go.mod").read_text())
+    assert match, "go.mod requires k8s.io/kubernetes"
+    return match[1]
+
+
+def _run(go: gotoolchain.Go, args: list[str], env: dict[str, str], seen: Callable[[str], None]) -> list[str]:
+    """Run ``go args`` and hand every line of stderr to `seen`; return the lines of stdout."""
+    argv = [str(go.path), *args]
+    with _group(argv, env) as process:
+        out: list[str] = []
+        reader = threading.Thread(target=lambda: out.extend(process.stdout or ()), daemon=True)
+        reader.start()
+        last: deque[str] = deque(maxlen=_TAIL_LINES)
+        for line in process.stderr or ():
+            last.append(line.rstrip())
+            seen(line.rstrip())
+        reader.join()
+        code = process.wait()
+    if code:
+        raise ProcessError(
+            f"building the control plane failed at `go {args[0]}`",
+            argv=argv,
+            returncode=code,
+            log_tail="\n".join(last),
+            remedy=_advice("\n".join(last)),
+        )
+    return [line.strip() for line in out]
+
+
+@contextlib.contextmanager
+def _group(argv: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a command whose whole process group (Go starts compilers) ends with the body, Ctrl-C included."""
+    process = subprocess.Popen(
+        argv, cwd=SOURCES, env=env, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(5)
+
+
+def _advice(text: str) -> str:
+    if "no space left" in text:
+        return "free some space: the Go caches need 4 GB (or point GOCACHE, GOMODCACHE and TMPDIR elsewhere)"
+    if "signal: killed" in text:
+        return "the system ended the compiler, probably for want of memory: try again with GOFLAGS=-p=1"
+    if re.search(r"dial tcp|no such host|proxyconnect|i/o timeout|connection refused|TLS handshake", text):
+        return "the Go module proxy was not reachable: check the network, or set GOPROXY; then try again"
+    return "try again; if it fails in the same way, `go clean -cache` and try once more"
+
+
+class _Meter:
+    """Progress on stderr: one line now and then, since the build takes minutes."""
+
+    def __init__(self, shown: bool, started: float) -> None:
+        self.shown = shown
+        self.started = started
+        self.total = 0
+        self.downloads = 0
+        self.compiled = 0
+        self._next = 0.0
+        if shown:
+            say(" … Build the control plane (once; about 8 minutes on 2 cores)")
+
+    def downloading(self, line: str) -> None:
+        if line.startswith("go: downloading"):
+            self.downloads += 1
+            self._show(f"{self.downloads} modules downloaded")
+
+    def compiling(self, line: str) -> None:
+        if line and not line.startswith(("go: ", "#", "\t")):
+            self.compiled += 1
+            self._show(f"{self.compiled} of at most {self.total} packages compiled, last {line}")
+
+    def _show(self, text: str) -> None:
+        now = time.monotonic()
+        if self.shown and now >= self._next:
+            self._next = now + _REPORT_EVERY_S
+            say(f" … {now - self.started:4.0f} s: {text}")
+
+    def finish(self, path: Path) -> None:
+        if self.shown:
+            size_mb = path.stat().st_size / 1e6
+            say(f" ✓ Build the control plane  ({time.monotonic() - self.started:.0f} s, {size_mb:.0f} MB)")
+
+
+def main() -> None:
+    """Build and print the path of the binary."""
+    from wasmlab.errors import WasmlabError
+
+    try:
+        print(ensure())
+    except WasmlabError as error:
+        print(f"wasmlab: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("wasmlab: interrupted; the next build continues where this one stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The control plane as a child process: start, readiness, failure told in full, stop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from wasmlab.cluster import binary, processes
+from wasmlab.cluster.statedir import StateDir
+from wasmlab.errors import ClusterError, ProcessError
+from wasmlab.process import Child
+
+# Exit codes of the Go program, see kube/main.go.
+_IN_USE = 3
+_UNUSABLE = 4
+# It stops its four parts one after the other, each within 3 s; see kube/up.go.
+_STOP_GRACE_S = 15.0
+
+
+class ControlPlane:
+    """One run of ``wasmlab-kube up``.
+
+    Parameters
+    ----------
+    state : StateDir
+        Its directory.
+    detach : bool
+        Let it outlive this process. Else it ends when this process ends, however that happens: it holds one end of a
+        pipe of which this process holds the other.
+    options : sequence of str
+        More command line flags of ``wasmlab-kube up``.
+    """
+
+    def __init__(self, state: StateDir, *, detach: bool = False, options: tuple[str, ...] = ()) -> None:
+        self.state = state
+        self.detach = detach
+        self.options = options
+        self._child: Child | None = None
+        self._pipe: int | None = None
+
+    def start(self, timeout_s: float) -> dict[str, Any]:
+        """Start and wait until it is ready.
+
+        Returns
+        -------
+        dict
+            The content of state.json.
+
+        Raises
+        ------
+        ClusterError
+            If another process runs on the directory, or its content cannot be used.
+        ProcessError
+            If it fails to start, with its exit code and last log lines.
+        """
+        running = self.state.control_plane()
+        if running is not None:
+            raise ClusterError(
+                f"a control plane runs in {self.state.root} already (process {running.pid})",
+                remedy=f"`wasmlab down --dir {self.state.root}` ends it; or choose another directory",
+                pid=running.pid,
+            )
+        program = binary.ensure()
+        self.state.prepare()
+        argv = [
+            str(program),
+            "up",
+            "--dir",
+            str(self.state.root),
+            "--timeout",
+            f"{timeout_s:g}s",
+            *self.options,
+        ]
+        pass_fds: tuple[int, ...] = ()
+        if not self.detach:
+            theirs, self._pipe = os.pipe()
+            argv += ["--parent-fd", str(theirs)]
+            pass_fds = (theirs,)
+        try:
+            # No PDEATHSIG: it follows the starting *thread*, and notebooks and servers start things from threads.
+            self._child = child = Child(
+                argv, log=self.state.log, die_with_parent=False, pass_fds=pass_fds,
+                env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
+            )  # fmt: skip
+        finally:
+            for fd in pass_fds:
+                os.close(fd)
+        try:
+            # The program has a deadline of its own and says what was missing; ours is only a net below it.
+            child.wait_ready(lambda: self._ready(child.pid), timeout_s + 15, what="the control plane")
+        except ProcessError as error:
+            self._close_pipe()
+            raise self._explain(error) from None
+        except BaseException:
+            self.stop()
+            raise
+        return self.state.state()
+
+    def _ready(self, pid: int) -> bool:
+        state = self.state.state()
+        return state.get("pid") == pid and state.get("ready") is True
+
+    def _explain(self, error: ProcessError) -> Exception:
+        if error.returncode not in (_IN_USE, _UNUSABLE):
+            return error
+        # Its last words are "error: ..." and "try: ...": no log needed around them.
+        said = error.log_tail[error.log_tail.rfind("error: ") :]
+        message, _, remedy = said.removeprefix("error: ").partition("\ntry: ")
+        return ClusterError(message.strip(), remedy=remedy.strip() or None, returncode=error.returncode)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        process = self.state.control_plane()
+        return None if process is None else process.pid
+
+    def stop(self) -> None:
+        """End it and wait for the end; nothing happens if it does not run."""
+        if self._child is not None:
+            self._child.stop(_STOP_GRACE_S)
+            self._child = None
+        elif (process := self.state.control_plane()) is not None:
+            processes.end([process], _STOP_GRACE_S)
+        self._close_pipe()
+
+    def kill(self) -> None:
+        """SIGKILL: what a crash looks like."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+        elif (process := self.state.control_plane()) is not None:
+            processes.end([process], 0.0)
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
+def resources(pid: int) -> dict[str, float]:
+    """Return what a process uses, from /proc.
+
+    Returns
+    -------
+    dict
+        ``rss_bytes``, ``private_bytes``, ``cpu_s``, ``threads``, ``open_files``.
+    """
+    proc = Path("/proc") / str(pid)
+    fields = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line)
+    stat = (proc / "stat").read_text().rpartition(")")[2].split()
+    rollup = (proc / "smaps_rollup").read_text().splitlines()
+    return {
+        "rss_bytes": int(fields["VmRSS"].split()[0]) * 1024,
+        "private_bytes": sum(int(line.split()[1]) for line in rollup if line.startswith("Private_")) * 1024,
+        "cpu_s": (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK"),
+        "threads": int(fields["Threads"]),
+        "open_files": len(list((proc / "fd").iterdir())),
+    }

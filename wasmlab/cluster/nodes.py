@@ -1,0 +1,211 @@
+"""Node agents as child processes: join, approval, readiness, restart, and everything ended with them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasmlab.cluster import processes
+from wasmlab.errors import BootstrapError, ClusterError
+from wasmlab.paths import atomic_write, private_dir
+from wasmlab.process import Child, start_time_ticks
+
+if TYPE_CHECKING:
+    from wasmlab.cluster.cluster import Cluster
+
+_AGENT_GRACE_S = 10.0
+_POLL_S = 0.05
+
+
+class NodeHandle:
+    """A node agent that this process started, or found running.
+
+    Attributes
+    ----------
+    name : str
+        Of the Node.
+    dir : Path
+        Its directory: kubeconfigs, certificates, logs, sandboxes.
+    child : Child or None
+        The process, if this process started it.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        directory: Path,
+        *,
+        engine: str,
+        args: tuple[str, ...],
+        detach: bool,
+    ) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.dir = directory
+        self.engine = engine
+        self.args = args
+        self.detach = detach
+        self.child: Child | None = None
+
+    @property
+    def log(self) -> Path:
+        """The agent's log."""
+        return self.dir / "agent.log"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Written by the agent itself, when its client certificate has been issued."""
+        return self.dir / "kubeconfig"
+
+    @property
+    def process(self) -> processes.Recorded | None:
+        """The running agent, or None."""
+        process = processes.recorded(processes.read_record(self.dir / "agent.json"))
+        return process if process is not None and process.alive else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the agent runs."""
+        return self.process is not None
+
+    def start(self) -> None:
+        """Start the agent; `wait_ready` waits for the node to join.
+
+        Raises
+        ------
+        ClusterError
+            If it runs already.
+        """
+        if (running := self.process) is not None:
+            raise ClusterError(
+                f"node {self.name} runs already (process {running.pid})", remedy="stop it first"
+            )
+        private_dir(self.dir)
+        argv = [
+            sys.executable, "-m", "wasmlab", "node", "run",
+            "--kubeconfig", str(self.kubeconfig), "--dir", str(self.dir),
+            "--node-name", self.name, "--engine", self.engine,
+        ]  # fmt: skip
+        if not self.kubeconfig.exists():
+            bootstrap = self.cluster.bootstrap_kubeconfig(self.dir / "bootstrap.kubeconfig")
+            argv += ["--bootstrap-kubeconfig", str(bootstrap)]
+        argv += self.args
+        self.child = Child(argv, log=self.log, die_with_parent=not self.detach)
+        record = {
+            "pid": self.child.pid,
+            "start_ticks": start_time_ticks(self.child.pid),
+            "name": self.name,
+            "engine": self.engine,
+            "args": list(self.args),
+        }
+        atomic_write(self.dir / "agent.json", processes.to_json(record))
+
+    def wait_ready(self, timeout_s: float, *, approve: bool = True) -> None:
+        """Wait until the Node is Ready, approving its serving certificate on the way.
+
+        Parameters
+        ----------
+        timeout_s : float
+            The deadline, in seconds.
+        approve : bool
+            Do what ``kubectl certificate approve NAME-tls`` does. If False, somebody else has to.
+
+        Raises
+        ------
+        BootstrapError
+            If the agent ends, its request is denied, or the deadline passes.
+        """
+        deadline = time.monotonic() + timeout_s
+        request = f"{self.name}-tls"
+        while True:
+            if self.child is not None and not self.child.alive:
+                raise BootstrapError(
+                    f"the agent of node {self.name} ended before the node was Ready "
+                    f"(exit code {self.child.returncode}); last lines of its log:\n{self.child.tail()}",
+                    remedy=f"see its whole log in {self.log}",
+                    node=self.name,
+                )
+            state = self.cluster.csr_state(request)
+            if state == "Denied":
+                raise BootstrapError(
+                    f"the certificate request {request} was denied",
+                    remedy=f"`kubectl delete csr {request}`, then start the node again",
+                    node=self.name,
+                )
+            if state == "Pending" and approve:
+                self.cluster.approve_csr(request, timeout_s=5)
+            elif self.ready():
+                return
+            if time.monotonic() >= deadline:
+                waiting = (
+                    f"{request} waits for approval"
+                    if state == "Pending"
+                    else f"{request}: {state or 'absent'}"
+                )
+                raise BootstrapError(
+                    f"node {self.name} was not Ready after {timeout_s:g} s ({waiting}); last lines of its log:\n"
+                    + (self.child.tail() if self.child else ""),
+                    remedy=f"`kubectl certificate approve {request}`, if that is what it waits for; "
+                    f"its log is {self.log}",
+                    node=self.name,
+                )
+            time.sleep(_POLL_S)
+
+    def ready(self) -> bool:
+        """Whether the Node is Ready *by this agent*: a Ready left by an earlier one does not count."""
+        node = self.cluster.node(self.name)
+        if node is None:
+            return False
+        started = self._started_at()
+        for condition in node["status"].get("conditions", []):
+            if condition["type"] == "Ready" and condition["status"] == "True":
+                return started is None or _epoch(condition["lastHeartbeatTime"]) >= started
+        return False
+
+    def _started_at(self) -> float | None:
+        """Wall clock second in which the agent started; Kubernetes' times have no fractions."""
+        record = processes.read_record(self.dir / "agent.json")
+        ticks = record.get("start_ticks")
+        if not ticks:
+            return None
+        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return float(int(boot + ticks / os.sysconf("SC_CLK_TCK")))
+
+    def stop(self) -> None:
+        """End the agent (SIGTERM, then SIGKILL) and its sandboxes, with whatever runs in them."""
+        self.stop_agent()
+        processes.end(processes.sandboxes_under(self.dir), _AGENT_GRACE_S)
+
+    def stop_agent(self) -> None:
+        """End the agent alone: running modules go on, and the next agent finds them."""
+        if self.child is not None:
+            # Child.stop would end the whole process group, and the sandboxes may be in it.
+            processes.end([p] if (p := self.process) else [], _AGENT_GRACE_S)
+            self.child.wait(5)
+            self.child = None
+        elif (process := self.process) is not None:
+            processes.end([process], _AGENT_GRACE_S)
+
+    def kill(self) -> None:
+        """SIGKILL the agent alone: what a crash looks like."""
+        if self.child is not None:
+            self.child.kill()
+            self.child = None
+        elif (process := self.process) is not None:
+            processes.end([process], 0.0)
+
+    def restart(self, timeout_s: float = 30.0) -> None:
+        """Stop the agent (not the modules), start it again, wait until the node is Ready."""
+        self.stop_agent()
+        self.start()
+        self.wait_ready(timeout_s)
+
+
+def _epoch(timestamp: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(timestamp).timestamp()
