@@ -1,0 +1,177 @@
+"""What an engine is to the rest of wasmlab."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wasmlab.errors import PrerequisiteError
+
+if TYPE_CHECKING:
+    from wasmlab.sandbox.spec import RunSpec, Span
+    from wasmlab.sandbox.stdio import Stdio
+
+# What a program that Linux runs would get; a guest that was killed by a signal reports 128 + its number.
+MAX_EXIT_CODE = 255
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an engine can do. Every False (and every half True) has its reason in `notes`.
+
+    Attributes
+    ----------
+    memory_limit : bool
+        ``RunSpec.memory_bytes`` is enforced, and growing past it fails inside the guest.
+    deadline : bool
+        ``RunSpec.deadline_s`` is enforced.
+    directories, read_only_dirs : bool
+        Host directories can be given to the guest for reading and writing; for reading only.
+    stdin, streaming : bool
+        The guest can read stdin; output leaves while the guest still runs.
+    exit_codes_above_125 : bool
+        Codes 126-255 arrive as the guest gave them.
+    trap_reason : bool
+        Traps come with their reason and are told apart from exit codes.
+    components : bool
+        WASI preview 2 commands (components) run.
+    phases : bool
+        Load, instantiate and run are timed apart.
+    argv0 : bool
+        The guest sees ``argv[0]`` exactly as given.
+    notes : mapping
+        Capability -> why not, or what is special.
+    """
+
+    memory_limit: bool = True
+    deadline: bool = True
+    directories: bool = True
+    read_only_dirs: bool = True
+    stdin: bool = True
+    streaming: bool = True
+    exit_codes_above_125: bool = True
+    trap_reason: bool = True
+    components: bool = True
+    phases: bool = True
+    argv0: bool = True
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def lacks(self) -> dict[str, str]:
+        """Return each capability that is missing, with the reason."""
+        return {
+            name: self.notes.get(name, "not supported")
+            for name, value in vars(self).items()
+            if value is False
+        }
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What compiling a module produced: files to be put into the cache.
+
+    Attributes
+    ----------
+    artifact : str
+        The file that `Engine.load` wants, relative to the cache root.
+    files : mapping
+        Every file, relative path -> content (the artifact included).
+    """
+
+    artifact: str
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class GuestResult:
+    """How a guest ended, as far as the engine can know it (the sandbox turns it into an `Outcome`)."""
+
+    exit_code: int | None
+    trap: str | None = None
+    message: str = ""
+    spans: tuple[Span, ...] = ()
+
+
+class Engine(Protocol):
+    """One WASM engine. The life of a run: `compile` (in a compile child, once), `prepare` (in the zygote),
+    `warm` (in an idle worker), `run` (in that worker, once)."""
+
+    name: str
+
+    @property
+    def version(self) -> str:
+        """Version of the engine's package; known without importing it."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do, and why not."""
+
+    def settings(self) -> dict[str, str]:
+        """Everything besides the module and the CPU that shapes the compiled code."""
+
+    def validate(self, wasm: bytes) -> None:
+        """Raise `InvalidModule` if the engine refuses the module."""
+
+    def check(self, spec: RunSpec) -> None:
+        """Raise `Unsupported` if the engine cannot do what `spec` asks for. Imports nothing heavy."""
+
+    def variant(self, spec: RunSpec) -> str:
+        """Return what of `spec` changes the compiled code ("" if nothing does)."""
+
+    def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
+        """Compile; runs no guest code. Only called in a compile child."""
+
+    def prepare(self, cache_root: Path) -> None:
+        """Import the bindings and make what workers can share. Must not start a thread."""
+
+    def warm(self) -> None:
+        """Make what an idle worker can make before it knows what to run. May start threads."""
+
+    def run(self, artifact: Path, spec: RunSpec, stdio: Stdio, *, cold: bool) -> GuestResult:
+        """Run the guest in this process, once; `cold` compiles ``spec.module`` here and takes no cache."""
+
+
+def package_version(package: str) -> str:
+    """Return the version of an installed package without importing it.
+
+    `importlib.metadata` would do, but its import alone costs more than a whole run; the version is in the name of
+    the ``.dist-info`` directory next to the package.
+
+    Raises
+    ------
+    PrerequisiteError
+        If the package is not installed.
+    """
+    import importlib.util
+
+    found = importlib.util.find_spec(package.replace("-", "_"))
+    if found is None or found.origin is None:
+        raise PrerequisiteError(
+            f"the Python package {package} is not installed", remedy=f"python -m pip install {package}"
+        )
+    prefix = package.replace("-", "_") + "-"
+    site = os.path.dirname(os.path.dirname(found.origin))
+    for entry in sorted(os.listdir(site)):
+        if entry.startswith(prefix) and entry.endswith(".dist-info"):
+            return entry[len(prefix) : -len(".dist-info")]
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def exit_code_of(raw: int) -> tuple[int, str]:
+    """Reduce a WASI exit code (32 bits) to what a process can have, and say so if that lost something."""
+    code = raw & MAX_EXIT_CODE
+    return code, "" if code == raw else f"the guest's exit code {raw & 0xFFFFFFFF} was reduced to {code}"
+
+
+def result_json(result: GuestResult) -> dict[str, Any]:
+    """Return the result as a JSON object."""
+    return {
+        "exit_code": result.exit_code,
+        "trap": result.trap,
+        "message": result.message,
+        "spans": [list(span) for span in result.spans],
+    }

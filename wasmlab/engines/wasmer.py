@@ -1,0 +1,376 @@
+"""wasmer, by its SDK (PyPI ``wasmer-sdk``): what it has is used, what it lacks is said, or made up for honestly.
+
+The SDK is an asynchronous client with threads of its own, so it is imported in the zygote (that starts no thread) and
+started in the idle worker. It hides the steps from loading to running, has no host directories, no memory limit and no
+host descriptors. Hence:
+
+* memory limit: the maximum in the module itself is lowered before it is compiled (`module_limits`), which is exact;
+* read-only directories: their files are copied into the guest's private file system (which it may write, to no effect);
+* writable directories: `Unsupported`;
+* stdio: the SDK's streams are pumped to and from the descriptors as bytes come, so that output leaves while the guest
+  runs.
+* compiling ahead: the SDK compiles when it starts a command. Asking it to start one with an argument that no WASI
+  program may have (it holds a NUL) makes it compile, store the code, and refuse: no guest code runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import re
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version
+from wasmlab.engines.module_limits import initial_bytes, with_memory_limit
+from wasmlab.errors import InvalidModule, Unsupported
+from wasmlab.sandbox.spec import Span
+from wasmlab.sandbox.stdio import STDERR, STDOUT, write_frame
+
+if TYPE_CHECKING:
+    import wasmer_sdk
+
+    from wasmlab.sandbox.spec import RunSpec
+    from wasmlab.sandbox.stdio import Stdio
+
+_COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
+# (module (memory (export "memory") 1) (func (export "_start"))): run once in an idle worker, it makes the SDK start
+# its threads and its runtime, which otherwise costs the first guest 10 ms.
+_NOOP = bytes.fromhex(
+    "0061736d01000000010401600000030201000503010001071302066d656d6f72790200065f737461727400000a040102000b"
+)
+_COPY_LIMIT_BYTES = 64 << 20
+_CHUNK_BYTES = 64 * 1024
+# What the SDK itself may need on top, and its in-memory file system with it: the backstop, not the limit.
+_HOST_SLACK_BYTES = 256 << 20
+_NEARLY_ALL = 0.9
+
+_CAPABILITIES = Capabilities(
+    directories=False,
+    components=False,
+    phases=False,
+    argv0=False,
+    notes={
+        "directories": "wasmer-sdk 0.5 cannot show the guest a host directory for writing; use engine wasmtime",
+        "read_only_dirs": "files are copied in when the run starts (64 MiB at most); the guest may change its copy, "
+        "which reaches nobody",
+        "memory_limit": "the module's own maximum is lowered before it is compiled, so each limit has its own entry in "
+        "the compile cache",
+        "components": "wasmer-sdk 0.5 runs core modules only; use engine wasmtime",
+        "phases": "the SDK loads, compiles, instantiates and runs in one step: the phase `run` holds them all",
+        "argv0": "the SDK allows only letters, digits and -_.+ in argv[0]: other characters become -, directories are "
+        "cut off",
+        "streaming": "the SDK's streams are copied to the descriptors by the worker",
+        "deadline": "the worker is killed; there is no guest backtrace",
+    },
+)
+
+
+class WasmerEngine:
+    """The adapter."""
+
+    name = "wasmer"
+    capabilities = _CAPABILITIES
+
+    def __init__(self) -> None:
+        self._root: Path | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: wasmer_sdk.Wasmer | None = None
+
+    @functools.cached_property
+    def version(self) -> str:
+        """Version of the package ``wasmer-sdk``."""
+        return package_version("wasmer-sdk")
+
+    def settings(self) -> dict[str, str]:
+        """Compile settings (part of the cache key); the SDK offers none."""
+        return {"compiler": "cranelift"}
+
+    def check(self, spec: RunSpec) -> None:
+        """Raise `Unsupported` for writable directories."""
+        for one in spec.preopens:
+            if not one.read_only:
+                raise Unsupported(
+                    f"wasmer cannot give the guest {one.guest} for writing: {_CAPABILITIES.notes['directories']}",
+                    remedy="mount it read-only, or run it on engine wasmtime",
+                    capability="directories",
+                )
+
+    def variant(self, spec: RunSpec) -> str:
+        """The memory limit is compiled in."""
+        return "" if spec.memory_bytes is None else f"memory={spec.memory_bytes}"
+
+    def validate(self, wasm: bytes) -> None:
+        """Raise `InvalidModule` if the SDK refuses the module."""
+        _refuse_other_than_core(wasm)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(self._load_only(wasm))
+
+    async def _load_only(self, wasm: bytes) -> None:
+        import wasmer_sdk
+
+        try:
+            await wasmer_sdk.Wasmer(cache_root=tempfile.gettempdir()).packages.load(wasm)
+        except wasmer_sdk.WasmerError as error:
+            raise _invalid(error) from error
+
+    def cache_root(self, root: Path) -> Path:
+        """Where the SDK keeps its code inside our cache."""
+        return root / f"wasmer-{self.version}"
+
+    def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
+        """Let the SDK compile into a directory of its own and take what it wrote."""
+        _refuse_other_than_core(wasm)
+        if variant:
+            wasm = with_memory_limit(wasm, int(variant.partition("=")[2]))
+        with tempfile.TemporaryDirectory(prefix="wasmlab-wasmer-") as scratch:
+            asyncio.new_event_loop().run_until_complete(self._compile(wasm, scratch))
+            files = {
+                f"wasmer-{self.version}/{path.relative_to(scratch)}": path.read_bytes()
+                for path in Path(scratch).rglob("*.bin")
+            }
+        if not files:
+            raise InvalidModule("wasmer compiled the module but stored no code", remedy="use engine wasmtime")
+        name = f"{key}.wasm"
+        return Compiled(artifact=name, files={name: wasm, **files})
+
+    async def _compile(self, wasm: bytes, scratch: str) -> None:
+        import wasmer_sdk
+
+        client = wasmer_sdk.Wasmer(cache_root=scratch)
+        try:
+            package = await client.packages.load(wasm)
+        except wasmer_sdk.WasmerError as error:
+            raise _invalid(error) from error
+        sandbox = await client.sandboxes.create(packages=[package])
+        try:
+            await sandbox.command(package, ["\0"]).run(check=False)
+        except wasmer_sdk.WasmerError as error:
+            if "null byte" not in str(error):
+                raise _invalid(error) from error
+        else:  # pragma: no cover - a future SDK might allow it; better an error than a guest that ran unasked
+            raise InvalidModule(
+                "wasmer-sdk ran the module instead of compiling it", remedy="use wasmer-sdk 0.5"
+            )
+
+    def prepare(self, cache_root: Path) -> None:
+        """Import the SDK and asyncio; starts no thread."""
+        import concurrent.futures.thread  # noqa: F401 - asyncio imports it lazily, in every worker
+
+        import wasmer_sdk  # noqa: F401
+
+        self._root = self.cache_root(cache_root)
+
+    def warm(self) -> None:
+        """Start the SDK and let it run a module that does nothing."""
+        self._loop = asyncio.new_event_loop()
+        self._loop.run_until_complete(self._warm())
+
+    async def _warm(self) -> None:
+        import wasmer_sdk
+
+        self._client = wasmer_sdk.Wasmer(cache_root=self._root)
+        sandbox = await self._client.sandboxes.create(packages=[_NOOP])
+        await sandbox.command("main").run(check=False)
+
+    def run(self, artifact: Path, spec: RunSpec, stdio: Stdio, *, cold: bool) -> GuestResult:
+        """Run a core module; see `Engine.run`."""
+        loop = self._loop or asyncio.new_event_loop()
+        return loop.run_until_complete(self._run(artifact, spec, stdio, cold))
+
+    async def _run(self, artifact: Path, spec: RunSpec, stdio: Stdio, cold: bool) -> GuestResult:
+        import wasmer_sdk
+
+        started = time.monotonic_ns()
+        with open(spec.module if cold else artifact, "rb") as stream:
+            wasm = stream.read()
+        if cold and spec.memory_bytes is not None:
+            wasm = with_memory_limit(wasm, spec.memory_bytes)
+        spans = [Span("read", started, time.monotonic_ns())]
+        if spec.memory_bytes is not None and (needed := initial_bytes(wasm)) > spec.memory_bytes:
+            text = f"the module needs {needed} bytes to start, its limit is {spec.memory_bytes}"
+            return GuestResult(None, "out_of_memory", text, tuple(spans))
+        client = self._client
+        if client is None or cold or artifact.parent != (self._root or Path()).parent:
+            # A cold run gets a cache of its own, which is empty.
+            root = artifact if cold else self.cache_root(artifact.parent)
+            client = wasmer_sdk.Wasmer(cache_root=root)
+        begun = time.monotonic_ns()
+        before = _resident_bytes()
+        try:
+            name = _command_name(spec.argv[0] if spec.argv else "main")
+            package = await client.packages.create(
+                wasmer_sdk.PackageDefinition(
+                    modules={"module": wasm},
+                    commands={name: wasmer_sdk.PackageCommandDefinition("module")},
+                    files=_copied_in(spec),
+                )
+            )
+            sandbox = await client.sandboxes.create(packages=[package])
+            command = sandbox.command(package, spec.argv[1:], env=dict(spec.env))
+            with_input = not _is_null(stdio.stdin)
+            now = time.monotonic_ns()
+            spans.append(Span("load", begun, now))
+            begun = now
+            process = await command.spawn(stdin="pipe" if with_input else "closed")
+            feeder = asyncio.create_task(_feed(stdio.stdin, process)) if with_input else None
+            if stdio.framed:
+                await asyncio.gather(
+                    _frame(process.stdout, stdio.stdout, STDOUT), _frame(process.stderr, stdio.stdout, STDERR)
+                )
+            else:
+                await asyncio.gather(
+                    _drain(process.stdout, stdio.stdout), _drain(process.stderr, stdio.stderr)
+                )
+            output = await process.wait()
+            if feeder is not None:
+                feeder.cancel()
+            spans.append(Span("run", begun, time.monotonic_ns()))
+            code, message = exit_code_of(output.exit_code)
+            return GuestResult(code, None, message, tuple(spans))
+        except wasmer_sdk.WasmerError as error:
+            spans.append(Span("run", begun, time.monotonic_ns()))
+            kind, text = _reason(str(error))
+            grown = _resident_bytes() - before
+            if (
+                spec.memory_bytes
+                and kind not in ("link", "invalid_module")
+                and grown >= _NEARLY_ALL * spec.memory_bytes
+            ):
+                text = f"out of memory: about {grown} of {spec.memory_bytes} bytes were in use ({text})"
+                kind = "out_of_memory"
+            return GuestResult(None, kind, text, tuple(spans))
+
+
+# What the SDK's texts mean: (part of the text, kind). The texts are wasmer's own trap messages.
+_REASONS = (
+    ("call stack exhausted", "stack_overflow"),
+    ("unreachable", "unreachable"),
+    ("out of bounds memory access", "memory_out_of_bounds"),
+    ("out of bounds table access", "table_out_of_bounds"),
+    ("undefined element", "table_out_of_bounds"),
+    ("uninitialized element", "indirect_call_to_null"),
+    ("indirect call type mismatch", "bad_signature"),
+    ("integer divide by zero", "integer_division_by_zero"),
+    ("integer overflow", "integer_overflow"),
+    ("invalid conversion to integer", "bad_conversion_to_integer"),
+    ("unaligned atomic", "heap_misaligned"),
+    ("Insufficient resources", "out_of_memory"),
+    ("Error while importing", "link"),
+    ("Missing export", "link"),
+    ("unable to load package", "invalid_module"),
+)
+
+
+def _reason(text: str) -> tuple[str, str]:
+    kind = next(
+        (kind for part, kind in _REASONS if part in text), "trap" if "RuntimeError" in text else "failed"
+    )
+    first = text.partition("RuntimeError: ")[2] or text
+    return kind, " ".join(first.split("\n", 1)[0].split())
+
+
+def _refuse_other_than_core(wasm: bytes) -> None:
+    if wasm[:4] != b"\0asm":
+        raise InvalidModule(
+            f"not a WASM binary: it begins with {wasm[:4].hex(' ') or 'nothing'}, not 00 61 73 6d",
+            remedy="compile it to WASM (python -m ziglang cc --target=wasm32-wasi), or check the download",
+        )
+    if wasm[:8] == _COMPONENT_MAGIC:
+        raise Unsupported(
+            f"wasmer cannot run this component: {_CAPABILITIES.notes['components']}",
+            remedy="run it on engine wasmtime",
+            capability="components",
+        )
+
+
+def _invalid(error: Exception) -> InvalidModule:
+    return InvalidModule(
+        f"wasmer refuses the module: {' '.join(str(error).split())}",
+        remedy="compile it again, or check that the download is complete",
+    )
+
+
+def _command_name(argv0: str) -> str:
+    # The SDK uses the command's name as argv[0] and is strict about it.
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", os.path.basename(argv0)).strip(".") or "main"
+
+
+def _is_null(fd: int) -> bool:
+    info = os.fstat(fd)
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 3)
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", "rb") as stream:
+        return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _copied_in(spec: RunSpec) -> dict[str, Any]:
+    files: dict[str, Any] = {}
+    total = 0
+    for one in spec.preopens:
+        for folder, _, entries in os.walk(one.host, followlinks=True):
+            inside = os.path.relpath(folder, one.host)
+            for entry in entries:
+                path = os.path.join(folder, entry)
+                if not os.path.isfile(path):
+                    continue
+                with open(path, "rb") as stream:
+                    content = stream.read()
+                total += len(content)
+                if total > _COPY_LIMIT_BYTES:
+                    raise Unsupported(
+                        f"wasmer would have to copy more than {_COPY_LIMIT_BYTES >> 20} MiB into the guest for "
+                        f"{one.guest}",
+                        remedy="run it on engine wasmtime",
+                        capability="read_only_dirs",
+                    )
+                files[os.path.normpath(os.path.join("/", one.guest, inside, entry))] = content
+    return files
+
+
+async def _drain(stream: Any, fd: int) -> None:
+    wanted = True
+    async for chunk in stream:
+        view = memoryview(chunk if wanted else b"")
+        while view:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                await asyncio.sleep(0.001)  # the caller gave us a non-blocking descriptor and is slow
+            except BrokenPipeError:
+                # Nobody reads any more. The SDK cannot tell the guest; not reading would block it for ever.
+                wanted = False
+                break
+
+
+async def _frame(stream: Any, fd: int, number: int) -> None:
+    async for chunk in stream:
+        write_frame(fd, number, chunk)
+        # The other stream's turn: chunks should leave in the order in which the guest wrote them.
+        await asyncio.sleep(0)
+
+
+async def _feed(fd: int, process: Any) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            # In a thread: a read from a terminal or a pipe may take for ever, and epoll does not take files.
+            chunk = await loop.run_in_executor(None, os.read, fd, _CHUNK_BYTES)
+        except BlockingIOError:
+            await asyncio.sleep(0.005)
+            continue
+        except OSError:
+            chunk = b""
+        try:
+            if not chunk:
+                await process.stdin.close()
+                return
+            await process.stdin.write(chunk)
+        except Exception:  # noqa: BLE001 - the guest ended or closed its stdin: there is nobody to tell
+            return

@@ -1,0 +1,345 @@
+"""wasmtime, by its own Python package.
+
+`prepare` makes the Engine and a Linker with all of WASI once, before the fork: both are independent of a Store, so
+every worker inherits them ready. A run then maps the artifact (45 us), makes a Store, instantiates and calls.
+
+References
+----------
+wasmtime C API, ``crates/c-api/include/wasmtime/{linker,store,wasi,module,component}.h``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version
+from wasmlab.errors import InvalidModule
+from wasmlab.sandbox.spec import Span
+from wasmlab.sandbox.stdio import STDERR, STDOUT, write_frame
+
+if TYPE_CHECKING:
+    import wasmtime
+
+    from wasmlab.sandbox.spec import RunSpec
+    from wasmlab.sandbox.stdio import Stdio
+
+_COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
+# A worker must know which of the two it maps before it maps it.
+_COMPONENT_SUFFIX = ".component.cwasm"
+# The main thread has 8 MiB (`limits.py` sees to it); the engine's default of 512 KiB is too little for CPython.
+_MAX_STACK_BYTES = 2 << 20
+# A table entry costs the host 8 bytes that no memory limit counts.
+_MAX_TABLE_ELEMENTS = 10_000_000
+# A guest that trapped with so much of its limit in use is taken to have run out of memory.
+_NEARLY_ALL = 0.9
+
+_CAPABILITIES = Capabilities(
+    notes={
+        "components": "WASI 0.2 commands run; their exit code is 0 or 1, as wasi:cli/exit defines it",
+        "memory_limit": "memory.grow fails at the limit; out_of_memory is reported if the guest then traps with 90 % "
+        "of the limit in use, or needs more than the limit to start",
+        "deadline": "the worker is killed; there is no guest backtrace",
+    }
+)
+
+
+class _ProcExit(BaseException):
+    """Carries the code of proc_exit out of the guest; BaseException so that nothing in between handles it."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+def _proc_exit(code: int) -> None:
+    raise _ProcExit(code)
+
+
+class WasmtimeEngine:
+    """The adapter."""
+
+    name = "wasmtime"
+    capabilities = _CAPABILITIES
+
+    def __init__(self) -> None:
+        self._engine: wasmtime.Engine | None = None
+        self._linker: wasmtime.Linker | None = None
+
+    @functools.cached_property
+    def version(self) -> str:
+        """Version of the package ``wasmtime``."""
+        return package_version("wasmtime")
+
+    def settings(self) -> dict[str, str]:
+        """Compile settings (part of the cache key)."""
+        return {"compiler": "cranelift", "opt_level": "speed"}
+
+    def check(self, spec: RunSpec) -> None:
+        """Everything in a RunSpec is supported."""
+
+    def variant(self, spec: RunSpec) -> str:
+        """Limits do not change the code."""
+        return ""
+
+    def _make_engine(self) -> wasmtime.Engine:
+        import wasmtime
+
+        config = wasmtime.Config()
+        config.max_wasm_stack = _MAX_STACK_BYTES
+        return wasmtime.Engine(config)
+
+    def validate(self, wasm: bytes) -> None:
+        """Raise `InvalidModule` if wasmtime refuses the module."""
+        import wasmtime
+
+        if wasm[:8] == _COMPONENT_MAGIC:
+            self.compile(wasm, "validate")
+            return
+        try:
+            wasmtime.Module.validate(self._engine or self._make_engine(), wasm)
+        except wasmtime.WasmtimeError as error:
+            raise _invalid(error) from error
+
+    def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
+        """Compile and serialize."""
+        import wasmtime
+
+        if wasm[:4] != b"\0asm":
+            # wasmtime would try to read other bytes as the text format.
+            raise InvalidModule(
+                f"not a WASM binary: it begins with {wasm[:4].hex(' ') or 'nothing'}, not 00 61 73 6d",
+                remedy="compile it to WASM (python -m ziglang cc --target=wasm32-wasi), or check the download",
+            )
+        engine = self._engine or self._make_engine()
+        try:
+            if wasm[:8] == _COMPONENT_MAGIC:
+                from wasmtime import component
+
+                suffix = _COMPONENT_SUFFIX
+                code = component.Component(engine, wasm).serialize()
+            else:
+                suffix = ".cwasm"
+                code = wasmtime.Module(engine, wasm).serialize()
+        except wasmtime.WasmtimeError as error:
+            raise _invalid(error) from error
+        name = key + suffix
+        return Compiled(artifact=name, files={name: bytes(code)})
+
+    def prepare(self, cache_root: Path) -> None:
+        """Make the Engine and the Linker that every worker inherits."""
+        import wasmtime
+
+        engine = self._make_engine()
+        linker = wasmtime.Linker(engine)
+        linker.define_wasi()
+        # The engine's own proc_exit rejects codes of 126 and more and loses them.
+        linker.allow_shadowing = True
+        signature = wasmtime.FuncType([wasmtime.ValType.i32()], [])
+        for module in ("wasi_snapshot_preview1", "wasi_unstable"):
+            linker.define_func(module, "proc_exit", signature, _proc_exit)
+        self._engine, self._linker = engine, linker
+
+    def warm(self) -> None:
+        """Nothing: all that can be shared was made in `prepare`."""
+
+    def run(self, artifact: Path, spec: RunSpec, stdio: Stdio, *, cold: bool) -> GuestResult:
+        """Run a command module or component; see `Engine.run`."""
+        import wasmtime
+
+        engine, linker = self._engine, self._linker
+        assert engine is not None and linker is not None, "prepare() comes first"
+        # The engine inherits descriptors 0-2 and nothing else: real files, pipes and terminals, no copying.
+        os.dup2(stdio.stdin, 0)
+        if not stdio.framed:
+            os.dup2(stdio.stdout, 1)
+            os.dup2(stdio.stderr, 2)
+        spans: list[Span] = []
+        start = time.monotonic_ns()
+
+        def lap(phase: str) -> None:
+            nonlocal start
+            now = time.monotonic_ns()
+            spans.append(Span(phase, start, now))
+            start = now
+
+        try:
+            with open(spec.module if cold else artifact, "rb") as stream:
+                head = stream.read(8)
+                wasm = head + stream.read() if cold else b""
+            if cold:
+                lap("read")
+                compiled = self.compile(wasm, "cold")
+                lap("compile")
+                code = compiled.files[compiled.artifact]
+                is_component = head == _COMPONENT_MAGIC
+            else:
+                is_component = str(artifact).endswith(_COMPONENT_SUFFIX)
+            if is_component:
+                return self._run_component(code if cold else None, artifact, spec, stdio, spans, lap)
+            if cold:
+                module = wasmtime.Module.deserialize(engine, code)
+            else:
+                module = wasmtime.Module.deserialize_file(engine, str(artifact))
+            lap("load")
+        except InvalidModule as error:
+            return GuestResult(None, "invalid_module", error.message, tuple(spans))
+        except wasmtime.WasmtimeError as error:
+            return GuestResult(
+                None, "invalid_module", f"cannot load the compiled module: {error}", tuple(spans)
+            )
+
+        store = self._store(spec, stdio)
+        try:
+            instance = linker.instantiate(store, module)
+            exports = instance.exports(store)
+            start_function = exports.get("_start")
+        except wasmtime.Trap as error:
+            return _trapped(error, spans, 0, spec.memory_bytes)
+        except _ProcExit as leave:
+            lap("instantiate")
+            return GuestResult(*_left(leave), tuple(spans))
+        except wasmtime.WasmtimeError as error:
+            return _not_instantiated(error, spans)
+        if not isinstance(start_function, wasmtime.Func):
+            return GuestResult(
+                None,
+                "link",
+                "the module exports no function _start: it is a library, not a command",
+                tuple(spans),
+            )
+        lap("instantiate")
+        try:
+            start_function(store)
+            result = GuestResult(0)
+        except _ProcExit as leave:
+            result = GuestResult(*_left(leave))
+        except wasmtime.Trap as error:
+            lap("run")
+            memory = exports.get("memory")
+            used = memory.data_len(store) if isinstance(memory, wasmtime.Memory) else 0
+            return _trapped(error, spans, used, spec.memory_bytes)
+        except wasmtime.WasmtimeError as error:
+            lap("run")
+            return GuestResult(None, "failed", f"wasmtime failed: {error}", tuple(spans))
+        lap("run")
+        return GuestResult(result.exit_code, None, result.message, tuple(spans))
+
+    def _store(self, spec: RunSpec, stdio: Stdio) -> wasmtime.Store:
+        import wasmtime
+
+        assert self._engine is not None
+        store = wasmtime.Store(self._engine)
+        store.set_limits(
+            memory_size=-1 if spec.memory_bytes is None else spec.memory_bytes,
+            table_elements=_MAX_TABLE_ELEMENTS,
+        )
+        wasi = wasmtime.WasiConfig()
+        wasi.argv = list(spec.argv)
+        wasi.env = spec.env
+        wasi.inherit_stdin()
+        if stdio.framed:
+            # Called at each write of the guest, so the order between the two streams is the guest's.
+            wasi.stdout_custom = lambda data: write_frame(stdio.stdout, STDOUT, data)
+            wasi.stderr_custom = lambda data: write_frame(stdio.stdout, STDERR, data)
+        else:
+            wasi.inherit_stdout()
+            wasi.inherit_stderr()
+        for one in spec.preopens:
+            wasi.preopen_dir(one.host, one.guest, not one.read_only)
+        store.set_wasi(wasi)
+        return store
+
+    def _run_component(
+        self, code: bytes | None, artifact: Path, spec: RunSpec, stdio: Stdio, spans: list[Span], lap: Any
+    ) -> GuestResult:
+        import wasmtime
+        from wasmtime import component
+
+        engine = self._engine
+        assert engine is not None
+        try:
+            if code is None:
+                loaded = component.Component.deserialize_file(engine, str(artifact))
+            else:
+                loaded = component.Component.deserialize(engine, code)
+        except wasmtime.WasmtimeError as error:
+            return GuestResult(
+                None, "invalid_module", f"cannot load the compiled component: {error}", tuple(spans)
+            )
+        lap("load")
+        linker = component.Linker(engine)
+        linker.add_wasip2()
+        store = self._store(spec, stdio)
+        try:
+            instance = linker.instantiate(store, loaded)
+        except wasmtime.WasmtimeError as error:
+            return _not_instantiated(error, spans)
+        run = None
+        for minor in range(9, -1, -1):  # the newest 0.2.x that it exports
+            interface = instance.get_export_index(store, f"wasi:cli/run@0.2.{minor}")
+            if interface is not None:
+                run = instance.get_func(store, instance.get_export_index(store, "run", interface) or "run")
+                break
+        if run is None:
+            return GuestResult(
+                None,
+                "link",
+                "the component does not export wasi:cli/run@0.2: it is not a command",
+                tuple(spans),
+            )
+        lap("instantiate")
+        try:
+            value = run(store)
+            failed = isinstance(value, component.Variant) and value.tag == "err"
+            result = GuestResult(1 if failed else 0)
+        except wasmtime.ExitTrap as leave:
+            code_left, message = exit_code_of(leave.code)
+            result = GuestResult(code_left, None, message)
+        except wasmtime.Trap as error:
+            lap("run")
+            return _trapped(error, spans, 0, spec.memory_bytes)
+        except wasmtime.WasmtimeError as error:
+            lap("run")
+            return GuestResult(None, "failed", f"wasmtime failed: {error}", tuple(spans))
+        lap("run")
+        return GuestResult(result.exit_code, None, result.message, tuple(spans))
+
+
+def _left(leave: _ProcExit) -> tuple[int, None, str]:
+    code, message = exit_code_of(leave.code)
+    return code, None, message
+
+
+def _invalid(error: Exception) -> InvalidModule:
+    return InvalidModule(
+        f"wasmtime refuses the module: {' '.join(str(error).split())}",
+        remedy="compile it again, or check that the download is complete",
+    )
+
+
+def _trapped(
+    error: wasmtime.Trap, spans: list[Span], used_bytes: int, limit_bytes: int | None
+) -> GuestResult:
+    code = error.trap_code
+    kind = code.name.lower() if code is not None else "trap"
+    # The message is a backtrace: its last line holds the reason, the first says nothing new.
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    reason = next(
+        (line for line in reversed(lines) if line.startswith("wasm trap:")), lines[0] if lines else kind
+    )
+    if limit_bytes is not None and used_bytes >= _NEARLY_ALL * limit_bytes:
+        text = f"out of memory: {used_bytes} of {limit_bytes} bytes were in use when the guest gave up ({reason})"
+        return GuestResult(None, "out_of_memory", text, tuple(spans))
+    return GuestResult(None, kind, reason, tuple(spans))
+
+
+def _not_instantiated(error: Exception, spans: list[Span]) -> GuestResult:
+    text = " ".join(str(error).split())
+    if "exceeds memory limits" in text:
+        return GuestResult(
+            None, "out_of_memory", f"the module needs more memory to start: {text}", tuple(spans)
+        )
+    return GuestResult(None, "link", text, tuple(spans))

@@ -1,0 +1,52 @@
+"""The only place where modules run: single-use worker processes, pre-forked by a zygote per engine.
+
+>>> from wasmlab.sandbox import RunSpec, Sandbox
+>>> with Sandbox("wasmtime") as sandbox:                                    # doctest: +SKIP
+...     outcome = sandbox.run(RunSpec("hello.wasm", digest, ("hello",)))
+...     outcome.exit_code, outcome.stdout
+(0, b'hello from stdout!...')
+
+How it is cut: `spec` (what to run, how it ended), `protocol` (messages), `limits` and `worker` (the process a guest
+runs in), `verdict` (what an ended process means), `logs` (CRI log pump), `records` (runs on disk), `zygote` (forks,
+watches, reaps), `launch` (starts a zygote), `client` and `aio` (faces), `direct` (one run with no zygote).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_EXPORTS = {
+    "RunSpec": "wasmlab.sandbox.spec",
+    "Preopen": "wasmlab.sandbox.spec",
+    "Outcome": "wasmlab.sandbox.spec",
+    "CapturedOutcome": "wasmlab.sandbox.spec",
+    "Span": "wasmlab.sandbox.spec",
+    "Sandbox": "wasmlab.sandbox.client",
+    "AsyncSandbox": "wasmlab.sandbox.aio",
+    "Run": "wasmlab.sandbox.aio",
+    "run_once": "wasmlab.sandbox.direct",
+}
+
+__all__ = sorted(_EXPORTS)
+
+if TYPE_CHECKING:
+    from wasmlab.sandbox.aio import AsyncSandbox as AsyncSandbox
+    from wasmlab.sandbox.aio import Run as Run
+    from wasmlab.sandbox.client import Sandbox as Sandbox
+    from wasmlab.sandbox.direct import run_once as run_once
+    from wasmlab.sandbox.spec import CapturedOutcome as CapturedOutcome
+    from wasmlab.sandbox.spec import Outcome as Outcome
+    from wasmlab.sandbox.spec import Preopen as Preopen
+    from wasmlab.sandbox.spec import RunSpec as RunSpec
+    from wasmlab.sandbox.spec import Span as Span
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

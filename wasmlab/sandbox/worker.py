@@ -1,0 +1,79 @@
+"""A worker: a forked process that waits, runs one guest, reports, and ends.
+
+Everything slow was done before the fork (imports) or while it waited (`Engine.warm`). Between the request and the
+guest's first instruction there is only what depends on the request.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.engines.base import GuestResult, result_json
+from wasmlab.errors import Unsupported, WasmlabError
+from wasmlab.sandbox import limits
+from wasmlab.sandbox.protocol import pack, receive, send
+from wasmlab.sandbox.spec import RunSpec, Span
+from wasmlab.sandbox.stdio import Stdio
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from wasmlab.engines.base import Engine
+
+# The exit code of a worker that failed by itself; only looked at when there is no result.
+FAILED = 70
+_MESSAGE_LIMIT = 8192
+_CONTROL_FD = 3
+
+
+def serve(engine: Engine, control: socket.socket, parent: int) -> NoReturn:
+    """Be a worker: wait for one request on `control`, run it, send the result, end the process."""
+    code = FAILED
+    try:
+        fd = (
+            os.dup2(control.fileno(), _CONTROL_FD, inheritable=False)
+            if control.fileno() != _CONTROL_FD
+            else 3
+        )
+        limits.confine(parent, fd, f"wasm-{engine.name}".encode())
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
+        engine.warm()
+        send(control, b'{"ready":true}')
+        request, fds = receive(control)
+        if request is not None:
+            result = _run(engine, request, fds)
+            send(control, pack(result))
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - the process ends here whatever happened
+        print(f"worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        # No interpreter teardown: it takes milliseconds, and wasmer's threads abort in it.
+        os._exit(code)
+
+
+def _run(engine: Engine, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    received = time.monotonic_ns()
+    spec = RunSpec.from_json(request["spec"])
+    framed = bool(request.get("framed"))
+    stdin, stdout, *rest = fds
+    stdio = Stdio(stdin, stdout, rest[0] if rest else stdout, framed)
+    try:
+        result = engine.run(Path(request["artifact"]), spec, stdio, cold=bool(request.get("cold")))
+    except Unsupported as error:
+        result = GuestResult(None, "unsupported", str(error))
+    except WasmlabError as error:
+        result = GuestResult(None, "failed", str(error))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        result = GuestResult(None, "failed", f"the worker failed: {error.strerror}{where}")
+    except Exception as error:  # noqa: BLE001 - a bug in an adapter must become an outcome, not a lost run
+        result = GuestResult(None, "failed", f"the worker failed: {type(error).__name__}: {error}")
+    answer = result_json(result)
+    answer["message"] = answer["message"][:_MESSAGE_LIMIT]
+    answer["spans"].insert(0, list(Span("spawn", int(request["t0"]), received)))
+    return answer
