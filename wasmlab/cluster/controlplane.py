@@ -15,7 +15,7 @@ from wasmlab.process import Child
 _IN_USE = 3
 _UNUSABLE = 4
 # It stops its four parts one after the other, each within 3 s; see kube/up.go.
-_STOP_GRACE_S = 15.0
+STOP_GRACE_S = 15.0
 
 
 class ControlPlane:
@@ -118,10 +118,10 @@ class ControlPlane:
     def stop(self) -> None:
         """End it and wait for the end; nothing happens if it does not run."""
         if self._child is not None:
-            self._child.stop(_STOP_GRACE_S)
+            self._child.stop(STOP_GRACE_S)
             self._child = None
         elif (process := self.state.control_plane()) is not None:
-            processes.end([process], _STOP_GRACE_S)
+            processes.end([process], STOP_GRACE_S)
         self._close_pipe()
 
     def kill(self) -> None:

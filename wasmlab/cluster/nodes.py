@@ -86,10 +86,12 @@ class NodeHandle:
             )
         private_dir(self.dir)
         argv = [
-            sys.executable, "-m", "wasmlab", "node", "run",
+            sys.executable, "-m", "wasmlab.cli", "node", "run",
             "--kubeconfig", str(self.kubeconfig), "--dir", str(self.dir),
             "--node-name", self.name, "--engine", self.engine,
         ]  # fmt: skip
+        if self.cluster.plane is not None:
+            argv += ["--pod-cidr", ""]  # the controller manager allocates one, different for each node
         if not self.kubeconfig.exists():
             bootstrap = self.cluster.bootstrap_kubeconfig(self.dir / "bootstrap.kubeconfig")
             argv += ["--bootstrap-kubeconfig", str(bootstrap)]

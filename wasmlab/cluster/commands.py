@@ -1,0 +1,145 @@
+"""`wasmlab up`, `down`, `status` and `kubectl`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_DIR_HELP = "Directory of the lab [default: $WASMLAB_DIR or ~/.local/state/wasmlab/lab]"
+Directory = Annotated[Path | None, typer.Option("--dir", "-d", help=_DIR_HELP, show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+    # Everything after `kubectl` is kubectl's own, options and --help included.
+    app.command(
+        "kubectl",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    )(kubectl)
+
+
+def up(
+    dir: Directory = None,
+    engine: Annotated[str, typer.Option(help="Engine that the node uses by default.")] = "wasmtime",
+    node: Annotated[bool, typer.Option("--node/--no-node", help="Start a WASM node too.")] = True,
+    name: Annotated[str, typer.Option("--node-name", help="Name of the node.")] = "wasm-node",
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", help="Seconds that each part may take to be ready.")
+    ] = 60.0,
+    restart_semantics: Annotated[
+        str, typer.Option(help="'kubernetes', or 'krustlet': run once whatever the pod's restartPolicy says.")
+    ] = "kubernetes",
+    as_json: AsJson = False,
+) -> None:
+    """Start a control plane, a registry and a WASM node, and return when they are ready; they go on."""
+    from wasmlab.cluster import binary
+    from wasmlab.cluster.cluster import Cluster
+    from wasmlab.console import say, step
+    from wasmlab.engines import names
+
+    if engine not in names():
+        raise typer.BadParameter(f"there is no engine {engine!r}: choose from {', '.join(names())}")
+    if restart_semantics not in ("kubernetes", "krustlet"):
+        raise typer.BadParameter("--restart-semantics is 'kubernetes' or 'krustlet'")
+    root = _root(dir)
+    binary.ensure()
+    with step(f"Start the control plane in {root}"):
+        cluster = Cluster.embedded(root, node=False, timeout_s=timeout_s, detach=True)
+    try:
+        if node:
+            with step(f"Join the node {name}"):
+                cluster.add_node(
+                    name, engine=engine, args=("--restart-semantics", restart_semantics), timeout_s=timeout_s
+                )
+    except BaseException:
+        cluster.stop()  # all or nothing: a half lab would only be in the way
+        raise
+    line = {
+        "kubeconfig": str(cluster.kubeconfig),
+        "registry": cluster.registry,
+        "node": name if node else None,
+        "dir": str(root),
+        "server": cluster.server,
+        "pid": cluster.plane.pid if cluster.plane else None,
+    }
+    if as_json:
+        print(json.dumps(line))
+        return
+    say("")
+    print(f"kubeconfig  {line['kubeconfig']}")
+    print(f"registry    {line['registry']}")
+    if node:
+        print(f"node        {name}")
+    say(
+        f"\nexport KUBECONFIG={line['kubeconfig']}\n`wasmlab kubectl -- get nodes` asks it, `wasmlab down` ends it."
+    )
+
+
+def down(
+    dir: Directory = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Then remove the directory, with every object and blob.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End the nodes, what runs on them, the registry and the control plane."""
+    from wasmlab.cluster.shutdown import shut_down
+
+    root = _root(dir)
+    report = shut_down(root, purge=purge)
+    if as_json:
+        print(json.dumps(report))
+    elif report["ended"]:
+        print(f"ended {', '.join(report['ended'])}")
+    else:
+        print(f"nothing ran in {root}")
+
+
+def status(dir: Directory = None, as_json: AsJson = False) -> None:
+    """Tell what runs. Exit code 0 if the control plane runs, 1 if not."""
+    from wasmlab.cluster.cluster import Cluster
+    from wasmlab.cluster.statedir import StateDir
+
+    root = _root(dir)
+    state = StateDir(root)
+    report: dict[str, Any] = {"dir": str(root), "running": False, "ready": False, "nodes": []}
+    if state.control_plane() is not None:
+        report = Cluster.attach(root).status()
+    if as_json:
+        print(json.dumps(report))
+    elif not report["running"]:
+        print(f"no control plane runs in {root}")
+    else:
+        print(f"dir         {root}")
+        print(f"server      {report['server']} (process {report['pid']}, since {report['started']})")
+        print(f"registry    {report['registry']}")
+        print(f"kubeconfig  {report['kubeconfig']}")
+        print("versions    " + ", ".join(f"{k} {v}" for k, v in (report["versions"] or {}).items()))
+        for node in report["nodes"]:
+            agent = f"agent is process {node['agent_pid']}" if node["agent_pid"] else "no agent runs here"
+            print(f"node        {node['name']}: {'Ready' if node['ready'] else 'NotReady'}, {agent}")
+    if not report["running"]:
+        raise typer.Exit(1)
+
+
+def kubectl(context: typer.Context, dir: Directory = None) -> None:
+    """Run kubectl against the lab: `wasmlab kubectl [--dir D] -- get pods`."""
+    from wasmlab.cluster.cluster import Cluster
+
+    argv = Cluster.attach(_root(dir)).kubectl_argv(*context.args)
+    # Replaced, not called: signals, terminals and exit codes are then kubectl's own.
+    os.execv(argv[0], argv)
+
+
+def _root(dir: Path | None) -> Path:
+    from wasmlab.cluster.statedir import default_root
+
+    return (dir or default_root()).absolute()
