@@ -245,7 +245,8 @@ def parse_manifest(raw: bytes, content_type: str = "") -> Manifest:
             remedy="push the module with `wasmlab oci push`",
             media_type=content_type,
         )
-    media_type = document.get("mediaType") or content_type.partition(";")[0].strip()
+    said = document.get("mediaType")
+    media_type = said if isinstance(said, str) and said else content_type.partition(";")[0].strip()
     if media_type not in mt.MANIFESTS | mt.INDEXES:
         # The wasm-to-oci layout has no mediaType field, and some registries answer with a vague Content-Type.
         if isinstance(document.get("manifests"), list):

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from wasmlab.errors import OCIError
 
@@ -132,7 +132,11 @@ def token_request(challenge: Challenge, scopes: Iterable[str], secret: Secret | 
         If the challenge's realm is not an http(s) URL.
     """
     realm = challenge.params["realm"]
-    parts = urlsplit(realm)
+    try:
+        parts = urlsplit(realm)
+        _ = parts.port  # is checked only when looked at
+    except ValueError:
+        parts = SplitResult("", "", "", "", "")
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.username is not None:
         raise OCIError(
             f"the registry names {realm!r} as its token service, which is not an http or https URL",

@@ -224,8 +224,7 @@ class AsyncClient:
         try:
             response = await session.send(request, 200)
         except RegistryError as error:
-            # HEAD has no body, so it cannot carry the registry's code: GET says why. Some registries lack HEAD.
-            if error.context.get("code") is None and error.status in (400, 404, 405, 501):
+            if _says_nothing(error):
                 return (await self._fetch(session, ref, ref.target)).digest
             raise
         digest = response.header("docker-content-digest")
@@ -460,6 +459,10 @@ class AsyncClient:
             )
         except NotFound:
             return False
+        except RegistryError as error:
+            if _says_nothing(error):
+                return False  # the upload that follows will fail too, and say why
+            raise
         return response.header("content-length") in ("", str(blob.size_bytes))
 
     async def _upload_bytes(self, session: Session, ref: Reference, blob: Descriptor, data: bytes) -> None:
@@ -605,6 +608,11 @@ def _run_in_thread(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
 
 def _reference(ref: str | Reference) -> Reference:
     return ref if isinstance(ref, Reference) else Reference.parse(ref)
+
+
+def _says_nothing(error: RegistryError) -> bool:
+    """Whether a HEAD failed in a way that another request can explain: its answer has no body, so no code."""
+    return error.context.get("code") is None and error.status in (400, 401, 403, 404, 405, 501)
 
 
 def _counter(progress: ProgressCallback | None, total: int) -> Callable[[int], None] | None:

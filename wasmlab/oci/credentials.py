@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from wasmlab.errors import CredentialError
 from wasmlab.oci.auth import Secret
@@ -222,13 +221,12 @@ def _unbase64(text: str, what: str) -> bytes:
 
 def _normalise(key: str) -> str:
     """Return a key of ``auths`` as host[:port][/path]; the API version in it means the host itself."""
-    if "://" not in key:
-        key = f"https://{key}"
-    parts = urlsplit(key)
-    path = parts.path.rstrip("/")
+    # Taken apart by hand: keys are free text, and urlsplit raises on some of it.
+    host, slash, path = key.partition("://")[2].partition("/") if "://" in key else key.partition("/")
+    path = (slash + path).rstrip("/")
     if path in ("/v1", "/v2") or path.startswith(("/v1/", "/v2/")):
         path = path[3:]
-    host = parts.netloc.rpartition("@")[2]
+    host = host.rpartition("@")[2]
     return (DOCKER_HUB if host in ("index.docker.io", "registry-1.docker.io") else host) + path
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit, urlunsplit
 
 from wasmlab.errors import NotFound, OCIError, RegistryError, RegistryUnavailable, Unauthorized
 from wasmlab.oci import media_types as mt
@@ -232,9 +232,9 @@ def upload_location(response: Response, what: str) -> str:
             f"the registry accepted to {what} but did not say where (no Location header)",
             remedy="this is a fault of the registry or of a proxy before it",
         )
-    url = urljoin(response.url, location)
-    parts, before = urlsplit(url), urlsplit(response.url)
-    if parts.scheme not in ("http", "https"):
+    url, parts = _join(response.url, location)
+    before = urlsplit(response.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise OCIError(f"the registry sent the upload to the address {_public(url)!r}, which is not http(s)")
     if before.scheme == "https" and parts.scheme == "http" and parts.hostname == before.hostname:
         url = urlunsplit(("https", before.netloc, parts.path, parts.query, ""))
@@ -258,8 +258,7 @@ def redirect(request: Request, response: Response, *, allow_downgrade: bool) -> 
             f"cannot {request.what}: the registry redirects a {request.method} with status {response.status}"
         )
     location = response.header("location")
-    url = urljoin(response.url, location)
-    parts = urlsplit(url)
+    url, parts = _join(response.url, location)
     if not location or parts.scheme not in ("http", "https") or not parts.hostname:
         raise OCIError(f"cannot {request.what}: the registry redirects to {_public(url)!r}")
     if urlsplit(response.url).scheme == "https" and parts.scheme == "http" and not allow_downgrade:
@@ -393,7 +392,21 @@ def _clean(text: str) -> str:
     return flat if len(flat) <= _MAX_DETAIL else flat[:_MAX_DETAIL] + "..."
 
 
+def _join(base: str, location: str) -> tuple[str, SplitResult]:
+    """Join like urljoin, and take the result apart; an impossible address gives empty parts instead of an exception."""
+    try:
+        url = urljoin(base, location)
+        parts = urlsplit(url)
+        _ = parts.port  # is checked only when looked at
+    except ValueError:
+        return location, SplitResult("", "", "", "", "")
+    return url, parts
+
+
 def _public(url: str) -> str:
     """Return `url` without its query, where pre-signed URLs carry secrets."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("?")[0]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -350,7 +350,8 @@ def _translate(request: Request, error: Exception) -> OCIError:
         )
     return RegistryUnavailable(
         f"cannot {request.what}: the connection to {host} broke ({str(error) or type(error).__name__})",
-        remedy="try again; if it stays, see the registry's log",
+        remedy="try again; if it stays, see the registry's log"
+        + (", or pass --no-use-http if it is an https registry" if request.url.startswith("http:") else ""),
         registry=host,
         broken=True,
     )
