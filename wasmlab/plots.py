@@ -33,7 +33,7 @@ ENGINE_COLORS = {"wasmtime": "#0072B2", "wasmer": "#D55E00", "native": "#7A7A7A"
 _PHASE_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A000", "#7A7A7A")
 _MODE_LINES = {"cold": "-", "cached": (0, (5, 1.5)), "warm": (0, (1, 1.2)), "exec": (0, (3, 1, 1, 1))}
 _INK, _PALE, _GRID = "#222222", "#6B6B6B", "#E3E3E3"
-STYLE = {
+STYLE: dict[str, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
     "figure.facecolor": "white",
@@ -76,7 +76,7 @@ def style() -> Iterator[None]:
     """Apply the lab's style while the body runs."""
     import matplotlib as mpl
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         yield
 
 

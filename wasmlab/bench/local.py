@@ -23,15 +23,19 @@ the start of their processes is in them.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.bench.phases import as_spans, durations
 from wasmlab.bench.plan import Arm
-from wasmlab.errors import Unsupported
+from wasmlab.errors import SandboxError, Unsupported
 from wasmlab.modules import workloads
+from wasmlab.process import start_time_ticks
 
 if TYPE_CHECKING:
     from wasmlab.engines import CompileCache
@@ -80,24 +84,23 @@ class LocalExecutor:
             assert self._cache is not None
             # Compiling belongs to the preparation, also where the sandbox would do it by itself.
             self._cache.artifact(engine, spec.module, spec.digest, spec=spec)
-            sandbox.wait_idle()
+            wait_idle(sandbox)
             asked = time.monotonic_ns()
             return row | _finish(sandbox, spec, work, asked, {})
         cache = self._empty_cache() if arm.mode == "cold" else self._cache
         assert cache is not None
         if arm.mode == "cached":
             cache.artifact(engine, spec.module, spec.digest, spec=spec)
-        with tempfile.TemporaryDirectory(dir=self._scratch) as scratch:
-            extra: dict[str, int] = {}
-            asked = time.monotonic_ns()
-            with self._sandbox(arm.engine, Path(scratch), cache) as sandbox:
-                sandbox.wait_idle()
-                extra["import_ns"] = time.monotonic_ns() - asked
-                if arm.mode == "cold":
-                    before = time.monotonic_ns()
-                    cache.artifact(engine, spec.module, spec.digest, spec=spec)
-                    extra["compile_ns"] = time.monotonic_ns() - before
-                return row | _finish(sandbox, spec, work, asked, extra)
+        extra: dict[str, int] = {}
+        asked = time.monotonic_ns()
+        with self._sandbox(arm.engine, cache) as sandbox:
+            wait_idle(sandbox)
+            extra["import_ns"] = time.monotonic_ns() - asked
+            if arm.mode == "cold":
+                before = time.monotonic_ns()
+                cache.artifact(engine, spec.module, spec.digest, spec=spec)
+                extra["compile_ns"] = time.monotonic_ns() - before
+            return row | _finish(sandbox, spec, work, asked, extra)
 
     def _spec(self, work: workloads.Workload) -> Any:
         from wasmlab.sandbox import RunSpec
@@ -109,18 +112,47 @@ class LocalExecutor:
 
         return CompileCache(Path(tempfile.mkdtemp(dir=self._scratch, prefix="cache-")))
 
-    def _sandbox(self, engine: str, directory: Path, cache: CompileCache) -> Sandbox:
+    @contextlib.contextmanager
+    def _sandbox(self, engine: str, cache: CompileCache) -> Iterator[Sandbox]:
         from wasmlab.sandbox import Sandbox
 
-        return Sandbox(engine, dir=directory, workers=1, cache=cache)
+        directory = Path(tempfile.mkdtemp(dir=self._scratch, prefix=f"{engine}-"))
+        with Sandbox(engine, dir=directory, workers=1, cache=cache) as sandbox:
+            pid = sandbox.stats()["pid"]
+            started = start_time_ticks(pid)
+            try:
+                yield sandbox
+            finally:
+                # Ended by signal and not by request: waiting for init to reap it, too, can take a second on some
+                # machines, and there are hundreds of these.
+                if start_time_ticks(pid) == started:
+                    os.kill(pid, signal.SIGTERM)
+                deadline = time.monotonic() + 10.0
+                while start_time_ticks(pid) == started and time.monotonic() < deadline:
+                    time.sleep(0.002)
 
     def _warm_sandbox(self, engine: str) -> Sandbox:
         if engine not in self._warm:
-            directory = self._scratch / f"warm-{engine}"
-            directory.mkdir(mode=0o700)
             assert self._cache is not None
-            self._warm[engine] = self._stack.enter_context(self._sandbox(engine, directory, self._cache))
+            self._warm[engine] = self._stack.enter_context(self._sandbox(engine, self._cache))
         return self._warm[engine]
+
+
+def wait_idle(sandbox: Sandbox, timeout_s: float = 60.0) -> None:
+    """Wait until a worker is ready and waiting.
+
+    Raises
+    ------
+    SandboxError
+        If none is at the deadline.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not sandbox.stats()["idle"]:
+        if time.monotonic() > deadline:
+            raise SandboxError(
+                f"no worker was ready after {timeout_s:g} s", remedy="try again on a less busy machine"
+            )
+        time.sleep(0.0005)
 
 
 def _finish(

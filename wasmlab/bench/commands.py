@@ -1,0 +1,182 @@
+"""``wasmlab bench``: measure here, and write down where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from wasmlab.bench.plan import Arm, Plan
+    from wasmlab.bench.store import Results
+
+_OUT = typer.Option(Path("reports/bench"), "--out", help="Directory for Parquet, JSON, tables and pictures.")
+_WORKLOAD = typer.Option(["hello"], "--workload", "-w", help="A workload of the catalogue; repeat for more.")
+_ENGINE = typer.Option(["wasmtime", "wasmer"], "--engine", "-e", help="An engine; repeat for more.")
+_MODE = typer.Option(
+    ["cold", "cached", "warm"], "--mode", "-m", help="cold, cached or warm; repeat for more."
+)
+_REPEATS = typer.Option(20, "--repeats", "-n", min=1, help="Runs of every arm.")
+_SEED = typer.Option(1, "--seed", help="Orders the runs and the bootstrap draws.")
+_CONTROLS = typer.Option(
+    True, "--controls/--no-controls", help="Run native processes between, to compare with."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    bench = typer.Typer(
+        no_args_is_help=True, help="Measure cold starts, execution, pods; keep rows and figures."
+    )
+    app.add_typer(bench, name="bench")
+
+    @bench.command()
+    def local(
+        workload: list[str] = _WORKLOAD,
+        engine: list[str] = _ENGINE,
+        mode: list[str] = _MODE,
+        repeats: int = _REPEATS,
+        seed: int = _SEED,
+        controls: bool = _CONTROLS,
+        out: Path = _OUT,
+    ) -> None:
+        """Measure modules in the sandbox, without a cluster."""
+        from wasmlab.bench import environment, runner
+        from wasmlab.bench.control import ControlExecutor
+        from wasmlab.bench.local import LocalExecutor
+
+        arms = _arms("local", engine, mode, workload, controls)
+        facts = environment.fingerprint()
+        with runner.stack_of({"local": LocalExecutor(), "control": ControlExecutor()}) as executors:
+            results = runner.carry_out(_plan(arms, repeats, seed), executors, facts)
+        _finish(results, out, "local")
+
+    @bench.command()
+    def node(
+        workload: list[str] = _WORKLOAD,
+        engine: list[str] = _ENGINE,
+        mode: list[str] = _MODE,
+        repeats: int = _REPEATS,
+        seed: int = _SEED,
+        controls: bool = _CONTROLS,
+        dir: Path | None = typer.Option(
+            None, "--dir", help="Use the lab that `wasmlab up --dir` started there."
+        ),
+        out: Path = _OUT,
+    ) -> None:
+        """Measure modules as Pods, from the API write to the observed Succeeded."""
+        from wasmlab.bench import environment, runner
+        from wasmlab.bench.control import ControlExecutor
+        from wasmlab.bench.pods import PodExecutor
+        from wasmlab.cluster import Cluster
+        from wasmlab.console import step
+
+        arms = _arms("node", engine, mode, workload, controls)
+        if dir is not None:
+            cluster = Cluster.attach(dir)
+        else:
+            with step("Start a control plane and a node"):
+                cluster = Cluster.embedded()
+        try:
+            handle = next(iter(cluster.nodes.values()), None)
+            facts = environment.fingerprint(
+                kubernetes=(cluster.status().get("versions") or {}).get("kubernetes")
+            )
+            pods = PodExecutor(cluster, handle.dir if handle else None)
+            with runner.stack_of({"node": pods, "control": ControlExecutor()}) as executors:
+                results = runner.carry_out(_plan(arms, repeats, seed), executors, facts)
+        finally:
+            if dir is None:
+                cluster.stop()
+        _finish(results, out, "node")
+
+    @bench.command()
+    def figures(
+        pods: int = typer.Option(200, min=1, help="Pods per engine, one after the other."),
+        burst: int = typer.Option(1000, min=0, help="Pods at once; 0 leaves the burst out."),
+        idle_pods: int = typer.Option(50, min=0, help="Sleeping pods whose memory is measured."),
+        starts: int = typer.Option(3, min=1, help="Starts of the control plane and joins of the node."),
+        seed: int = _SEED,
+        quick: bool = typer.Option(False, "--quick", help="Small numbers: to see that everything works."),
+        out: Path = _OUT,
+    ) -> None:
+        """Measure every figure that the README shows."""
+        from wasmlab import report
+        from wasmlab.bench import figures as headline
+
+        sizes = (
+            headline.Sizes.quick()
+            if quick
+            else headline.Sizes(starts=starts, pods=pods, burst=burst, idle_pods=idle_pods, seed=seed)
+        )
+        results = headline.measure(out, sizes)
+        written = report.write(out, results)
+        typer.echo(report.plain(report.headline_table(results)))
+        _tell(results, [out / "figures.parquet", *written])
+
+    @bench.command("report")
+    def report_(directory: Path = typer.Argument(..., help="A directory of results.")) -> None:
+        """Write tables and pictures from the Parquet files of a directory."""
+        from wasmlab import report
+
+        for path in report.write(directory):
+            typer.echo(path)
+
+    @bench.command()
+    def workloads() -> None:
+        """List the workloads."""
+        from wasmlab import report
+        from wasmlab.modules import workloads as known
+
+        rows = [
+            (work.name, work.kind, f"{work.size_bytes:,}", ", ".join(work.paths), work.shows)
+            for work in known.catalogue().values()
+        ]
+        typer.echo(report.plain((("workload", "kind", "bytes", "paths", "shows"), rows)))
+
+
+def _arms(
+    path: str, engines: list[str], modes: list[str], names: list[str], controls: bool
+) -> tuple[Arm, ...]:
+    from wasmlab.bench.plan import cross
+    from wasmlab.errors import BenchmarkError
+    from wasmlab.modules import workloads
+
+    works = [workloads.get(name) for name in dict.fromkeys(names)]
+    for work in works:
+        if path not in work.paths:
+            raise BenchmarkError(
+                f"{work.name} reads standard input, which a Pod does not have",
+                remedy="measure it with `bench local`",
+            )
+    return cross((path,), dict.fromkeys(engines), dict.fromkeys(modes), works, controls=controls)
+
+
+def _plan(arms: tuple[Arm, ...], repeats: int, seed: int) -> Plan:
+    from wasmlab.bench.plan import Plan
+
+    return Plan(arms, repeats, seed)
+
+
+def _finish(results: Results, out: Path, name: str) -> None:
+    from wasmlab import report
+
+    written = [results.save(out / f"{name}.parquet"), *report.write(out, results)]
+    typer.echo(report.plain(report.arm_table(results)))
+    _tell(results, written)
+
+
+def _tell(results: Results, written: list[Path]) -> None:
+    from wasmlab.console import say
+
+    failed = len(results.failures)
+    say(f"\n{len(results.rows):,} runs, {failed} failed, measured {results.where}")
+    for path in written:
+        say(f"  {path}")
+    if results.plan.get("interrupted"):
+        say("interrupted: these are the runs so far")
+        raise typer.Exit(130)
+    if results.rows and failed == len(results.rows):
+        say("every run failed; the error column says why")
+        raise typer.Exit(1)

@@ -1,0 +1,468 @@
+"""The headline figures: what ``make bench`` measures, with what else ran in the same minutes.
+
+Everything is measured on one embedded cluster on this machine: client, control plane, node and guests share its cores,
+so these are figures of the whole, not of a part that had a machine to itself. Controls (native processes) are started
+between the pods, so that ratios can be compared where milliseconds cannot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.bench import memory, stats
+from wasmlab.bench.api import Api, PodWatch
+from wasmlab.bench.control import ControlExecutor
+from wasmlab.bench.environment import Conditions, fingerprint
+from wasmlab.bench.local import LocalExecutor
+from wasmlab.bench.plan import CONTROLS, Arm, Plan
+from wasmlab.bench.pods import PodExecutor, make_namespace
+from wasmlab.bench.runner import Executor, carry_out
+from wasmlab.bench.store import Results
+from wasmlab.console import say, step
+from wasmlab.errors import ClusterError, NotReady
+
+if TYPE_CHECKING:
+    from wasmlab.cluster import Cluster
+
+ENGINES = ("wasmtime", "wasmer")
+_SETTLE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One figure of the table.
+
+    Attributes
+    ----------
+    name : str
+        What was measured.
+    unit : str
+        ``ms``, ``s``, ``MiB`` or ``1/s``.
+    median, low, high : float
+        Median and its 95 % bootstrap interval (all equal for a single value).
+    p95 : float or None
+        95th percentile, None for fewer than 20 values.
+    n : int
+        How many values.
+    target : float or None
+        What was aimed for.
+    at_least : bool
+        Whether more is better (rates).
+    p95_target : float or None
+        What was aimed for at the 95th percentile.
+    """
+
+    name: str
+    unit: str
+    median: float
+    low: float
+    high: float
+    p95: float | None
+    n: int
+    target: float | None = None
+    at_least: bool = False
+    p95_target: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target was reached; None without one."""
+        if self.target is None:
+            return None
+        good = self.median >= self.target if self.at_least else self.median <= self.target
+        if self.p95_target is not None and self.p95 is not None:
+            good = good and self.p95 <= self.p95_target
+        return good
+
+
+def headline(
+    name: str,
+    unit: str,
+    values: Sequence[float],
+    *,
+    target: float | None = None,
+    at_least: bool = False,
+    p95_target: float | None = None,
+) -> Headline:
+    """Summarize `values` into one figure."""
+    middle = stats.median(values)
+    p95 = stats.quantile(values, 0.95).value if middle.n >= 20 else None
+    return Headline(
+        name, unit, middle.value, middle.low, middle.high, p95, middle.n, target, at_least, p95_target
+    )
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; the defaults are those of the README's figures."""
+
+    starts: int = 3
+    pods: int = 200
+    burst: int = 1000
+    idle_pods: int = 50
+    seed: int = 1
+
+    @classmethod
+    def quick(cls) -> Sizes:
+        """A minute's worth, to see that everything works."""
+        return cls(starts=1, pods=10, burst=50, idle_pods=10)
+
+
+def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Results:
+    """Measure everything and write ``<out>/figures.parquet`` and ``.json``.
+
+    Parameters
+    ----------
+    out : Path
+        Directory of the results.
+    sizes : Sizes, optional
+        How much.
+
+    Returns
+    -------
+    Results
+        Rows of pods, local runs and controls; ``extra`` holds ``headlines``, ``samples`` and ``burst``. If interrupted,
+        what was measured so far.
+
+    Raises
+    ------
+    WasmlabError
+        If the cluster does not start; nothing is written then.
+    """
+    sizes = sizes or Sizes()
+    before = Conditions.read()
+    results = Results(environment=fingerprint(), plan={"sizes": asdict(sizes), "interrupted": False})
+    lines: list[Headline] = []
+    samples: dict[str, list[float]] = {}
+    results.extra = {"headlines": [], "samples": samples}
+    try:
+        with contextlib.ExitStack() as stack:
+            cluster = _starts(sizes, samples, stack, quiet)
+            results.environment = fingerprint(kubernetes=_version(cluster))
+            _on_cluster(cluster, sizes, results, samples, quiet)
+    except KeyboardInterrupt:
+        results.plan["interrupted"] = True
+        say("interrupted: what was measured so far is kept")
+    lines = headlines(results, samples)
+    results.extra["headlines"] = [asdict(line) | {"met": line.met} for line in lines]
+    results.conditions = [before.until(Conditions.read())]
+    for row in results.rows:
+        row["fingerprint"] = results.environment["id"]
+    results.save(Path(out) / "figures.parquet")
+    return results
+
+
+def _starts(
+    sizes: Sizes, samples: dict[str, list[float]], stack: contextlib.ExitStack, quiet: bool
+) -> Cluster:
+    """Start the cluster several times, timing it; return the last one, with its node."""
+    from wasmlab.cluster import Cluster, binary
+
+    binary.ensure()
+    for number in range(sizes.starts):
+        last = number + 1 == sizes.starts
+        with step(f"Start a control plane and a node ({number + 1} of {sizes.starts})", quiet=quiet):
+            began = time.monotonic()
+            cluster = Cluster.embedded(node=False)
+            try:
+                samples.setdefault("control plane ready", []).append(time.monotonic() - began)
+                samples.setdefault("first pod bound", []).append(_first_bound(cluster, began))
+                began = time.monotonic()
+                # A burst must not wait for room: by default a node, like a kubelet, takes 110 pods at a time.
+                cluster.add_node(
+                    "wasm-node", args=("--max-pods", str(max(110, sizes.burst + sizes.idle_pods)))
+                )
+                samples.setdefault("node joined", []).append(time.monotonic() - began)
+            except BaseException:
+                cluster.stop()
+                raise
+            if last:
+                stack.callback(cluster.stop)
+            else:
+                cluster.stop()
+    return cluster
+
+
+def _first_bound(cluster: Cluster, began: float) -> float:
+    """Put a stand-in Node up and return when a pod was bound to it, in seconds since `began`."""
+    api = Api(cluster.kubeconfig)
+    room = {"cpu": "1", "memory": "1Gi", "pods": "10"}
+    api.must(
+        "POST",
+        "/api/v1/nodes",
+        {
+            "metadata": {"name": "stand-in"},
+            "status": {
+                "capacity": room,
+                "allocatable": room,
+                "conditions": [{"type": "Ready", "status": "True", "reason": "StandIn"}],
+            },
+        },
+    )
+    pod = {
+        "metadata": {"name": "first"},
+        "spec": {
+            "containers": [{"name": "first", "image": "stand-in"}],
+            "nodeSelector": {},
+            "tolerations": [{"operator": "Exists"}],
+            "automountServiceAccountToken": False,
+        },
+    }
+    deadline = time.monotonic() + 60
+    try:
+        with PodWatch(api, "default") as watch:
+            while True:
+                status, data = api.request("POST", "/api/v1/namespaces/default/pods", pod)
+                if status == 201:
+                    break
+                # 403 until the namespace has its default service account.
+                if status != 403 or time.monotonic() > deadline:
+                    raise ClusterError(
+                        f"the first pod was refused: {status} {data[:200].decode(errors='replace')}"
+                    )
+                time.sleep(0.01)
+            if not watch.wait(lambda: "scheduled" in watch.seen.get("first", {}), 60):
+                raise NotReady("the first pod was not bound within 60 s", events=[])
+            return watch.seen["first"]["scheduled"] * 1e-9 - began
+    finally:
+        api.request("DELETE", "/api/v1/namespaces/default/pods/first?gracePeriodSeconds=0")
+        api.request("DELETE", "/api/v1/nodes/stand-in")
+        api.close()
+
+
+def _on_cluster(
+    cluster: Cluster, sizes: Sizes, results: Results, samples: dict[str, list[float]], quiet: bool
+) -> None:
+    node = cluster.nodes["wasm-node"]
+    with PodExecutor(cluster, node.dir) as pods, LocalExecutor() as local:
+        with step("Let it settle, and measure the control plane's memory", quiet=quiet):
+            from wasmlab.modules import workloads
+
+            for engine in ENGINES:
+                pods.prepare(engine, workloads.get("hello"))
+            time.sleep(_SETTLE_S)
+            samples["control plane memory"] = [cluster.stats()["rss_bytes"] / 2**20]
+        with step(
+            f"Run {sizes.pods} pods per engine, one after the other, with controls between", quiet=quiet
+        ):
+            arms = [Arm(path, engine, "warm", "hello") for path in ("node", "local") for engine in ENGINES]
+            plan = Plan((*arms, *CONTROLS), sizes.pods, sizes.seed)
+            executors: dict[str, Executor] = {"node": pods, "local": local, "control": ControlExecutor()}
+            some = carry_out(plan, executors, results.environment, quiet=quiet)
+            results.rows += some.rows
+            results.plan |= some.plan | {"interrupted": some.plan["interrupted"]}
+            if some.plan["interrupted"]:
+                raise KeyboardInterrupt
+        if sizes.idle_pods:
+            with step(f"Start {sizes.idle_pods} pods that sleep, and measure their memory", quiet=quiet):
+                idle_memory(
+                    pods, node.dir, sizes.idle_pods, samples, agent=node.child.pid if node.child else None
+                )
+        if sizes.burst:
+            with step(f"Write {sizes.burst:,} pods as fast as possible", quiet=quiet):
+                results.extra["burst"] = burst(cluster, pods, sizes.burst)
+
+
+def idle_memory(
+    pods: PodExecutor,
+    node_dir: Path,
+    count: int,
+    samples: dict[str, list[float]],
+    *,
+    agent: int | None = None,
+    engine: str = "wasmtime",
+) -> None:
+    """Start pods that sleep; note when each was seen Running, and what each one's process takes.
+
+    Fills ``pod Running`` (ms from the API write to a watch that sees Running), ``idle pod private`` and ``idle pod
+    proportional`` (MiB of each worker), and ``node memory per idle pod`` (MiB by which agent, zygote and workers
+    together grew, per pod).
+    """
+    from wasmlab.cluster import processes
+    from wasmlab.modules.files import fixture
+
+    image = pods.image(fixture("sleep"), "sleep")
+
+    def everything() -> memory.Memory:
+        zygotes = [one.pid for one in processes.sandboxes_under(node_dir)]
+        workers = [child for zygote in zygotes for child in memory.children(zygote)]
+        return memory.total([*zygotes, *workers, *([agent] if agent else [])])
+
+    # One first, so that pulling, compiling and growing once are not counted as fifty pods' memory.
+    names = []
+    before = memory.Memory()
+    for number in range(count + 1):
+        if number == 1:
+            time.sleep(1.0)
+            before = everything()
+        name, manifest = pods.pod(image, engine, ("600",))
+        began, _, _ = pods.create(manifest)
+        if not pods.watch.wait(lambda name=name: "running" in pods.watch.seen.get(name, {}), 60):  # type: ignore[misc]
+            raise NotReady(f"the sleeping pod {name} was not Running within 60 s", events=[])
+        if number:
+            samples.setdefault("pod Running", []).append((pods.watch.seen[name]["running"] - began) * 1e-6)
+        names.append(name)
+    time.sleep(2.0)
+    after = everything()
+    found = [one for pid in memory.running_workers(node_dir) if (one := memory.of(pid)) is not None]
+    samples["idle pod private"] = [one.uss_bytes / 2**20 for one in found]
+    samples["idle pod proportional"] = [one.pss_bytes / 2**20 for one in found]
+    samples["node memory per idle pod"] = [(after.pss_bytes - before.pss_bytes) / 2**20 / count]
+    for name in names:
+        pods.api.request("DELETE", f"/api/v1/namespaces/{pods.namespace}/pods/{name}?gracePeriodSeconds=1")
+    deadline = time.monotonic() + 60
+    while memory.running_workers(node_dir) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def burst(
+    cluster: Cluster, pods: PodExecutor, count: int, *, engine: str = "wasmtime", writers: int = 4
+) -> dict:
+    """Write `count` hello pods over a few connections as fast as they are taken, and wait until all have ended.
+
+    Returns
+    -------
+    dict
+        ``count, succeeded, seconds`` (first write to last Succeeded), ``created_s`` and ``succeeded_s`` (sorted, in
+        seconds since the first write), ``engine``, ``writers``, ``errors``.
+    """
+    from wasmlab.modules import workloads
+
+    image = pods.prepare(engine, workloads.get("hello"))
+    api = Api(cluster.kubeconfig)
+    namespace = f"{pods.namespace}-burst"
+    make_namespace(api, namespace)
+    bodies = []
+    for _ in range(count):
+        name, manifest = pods.pod(image, engine)
+        manifest["metadata"]["namespace"] = namespace
+        bodies.append((name, json.dumps(manifest).encode()))
+    created: dict[str, int] = {}
+    errors: list[str] = []
+    feed = iter(bodies)
+    lock = threading.Lock()
+
+    def write() -> None:
+        while True:
+            with lock:
+                entry = next(feed, None)
+            if entry is None:
+                break
+            began = time.monotonic_ns()
+            try:
+                status, data = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", entry[1])
+            except ClusterError as error:
+                errors.append(error.message)
+                continue
+            if status == 201:
+                created[entry[0]] = began
+            else:
+                errors.append(f"{status} {data[:200].decode(errors='replace')}")
+        api.close()
+
+    try:
+        with PodWatch(api, namespace) as watch:
+            threads = [threading.Thread(target=write) for _ in range(writers)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            ended = _counter(watch)
+            watch.wait(lambda: ended() >= len(created), timeout_s=60 + count * 0.1)
+            phases = {name: pod["status"].get("phase") for name, pod in watch.last.items()}
+            zero = min(created.values(), default=time.monotonic_ns())
+            done = sorted(
+                (watch.seen[name]["done"] - zero) * 1e-9
+                for name in created
+                if phases.get(name) == "Succeeded" and "done" in watch.seen[name]
+            )
+    finally:
+        api.request("DELETE", f"/api/v1/namespaces/{namespace}")
+        api.close()
+    return {
+        "count": count,
+        "succeeded": len(done),
+        "seconds": done[-1] if done else None,
+        "created_s": [round((at - zero) * 1e-9, 4) for at in sorted(created.values())],
+        "succeeded_s": [round(at, 4) for at in done],
+        "engine": engine,
+        "writers": writers,
+        "errors": errors[:5],
+    }
+
+
+def _counter(watch: PodWatch) -> Callable[[], int]:
+    """Return a function that counts ended pods without looking at all of them each time it is asked."""
+    open_names: set[str] = set()
+    known = [0, 0]
+
+    def count() -> int:
+        for name in list(watch.seen)[known[1] :]:
+            open_names.add(name)
+        known[1] = len(watch.seen)
+        ended = {name for name in open_names if "done" in watch.seen[name]}
+        open_names.difference_update(ended)
+        known[0] += len(ended)
+        return known[0]
+
+    return count
+
+
+def headlines(results: Results, samples: dict[str, list[float]]) -> list[Headline]:
+    """Return the table of figures out of rows and samples; what was not measured is left out."""
+    found: list[Headline] = []
+
+    def add(name: str, unit: str, values: Sequence[float] | None, **aims: Any) -> None:
+        if values is not None and len(values):
+            found.append(headline(name, unit, values, **aims))
+
+    add("control plane ready", "s", samples.get("control plane ready"))
+    add("first pod bound", "s", samples.get("first pod bound"))
+    add("node joined", "s", samples.get("node joined"))
+    if results.rows:
+        frame = results.frame
+        frame = frame[frame["ok"]]
+        for engine in ENGINES:
+            own = frame[(frame["path"] == "node") & (frame["engine"] == engine)]
+            add(f"pod written to module started, {engine}", "ms", _ms(own, "started_ns"))
+            add(
+                f"pod written to Succeeded seen, {engine}",
+                "ms",
+                _ms(own, "total_ns"),
+                target=25.0,
+                p95_target=60.0,
+            )
+        for engine in ENGINES:
+            own = frame[(frame["path"] == "local") & (frame["engine"] == engine)]
+            add(f"first byte in a warm worker, {engine}", "ms", _ms(own, "first_byte_ns"), target=2.0)
+        for name in ("true", "python"):
+            own = frame[(frame["path"] == "control") & (frame["workload"] == name)]
+            label = "native /bin/true" if name == "true" else "native python -c"
+            add(f"control: {label}", "ms", _ms(own, "total_ns"))
+    add("pod written to Running seen (a sleeping pod)", "ms", samples.get("pod Running"))
+    one = results.extra.get("burst")
+    if one and one["seconds"]:
+        rate = one["succeeded"] / one["seconds"]
+        name = f"burst of {one['count']:,} pods, {one['succeeded']:,} Succeeded"
+        # One burst is one value: an interval would be a fiction.
+        found.append(Headline(name, "1/s", rate, rate, rate, None, 1, target=100.0, at_least=True))
+    add("private memory of an idle pod (USS)", "MiB", samples.get("idle pod private"), target=5 * 1e6 / 2**20)
+    add("proportional memory of an idle pod (PSS)", "MiB", samples.get("idle pod proportional"))
+    add("node's growth per idle pod (PSS, all its processes)", "MiB", samples.get("node memory per idle pod"))
+    add("control plane at idle (RSS)", "MiB", samples.get("control plane memory"), target=400 * 1e6 / 2**20)
+    return found
+
+
+def _ms(frame: Any, column: str) -> list[float]:
+    return [float(value) * 1e-6 for value in frame[column].dropna()]
+
+
+def _version(cluster: Cluster) -> str | None:
+    versions = (cluster.status().get("versions") or {}) if cluster.state is not None else {}
+    return versions.get("kubernetes")

@@ -1,0 +1,76 @@
+"""How much memory processes take, read from ``/proc/<pid>/smaps_rollup``.
+
+USS is what would be freed if the process ended (its private pages); PSS adds its share of the pages it shares. Workers
+are forked from a zygote, so RSS counts the interpreter and the engine once per worker and says little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of one process or several, in bytes."""
+
+    uss_bytes: int = 0
+    pss_bytes: int = 0
+    rss_bytes: int = 0
+
+    def __add__(self, other: Memory) -> Memory:
+        return Memory(
+            self.uss_bytes + other.uss_bytes,
+            self.pss_bytes + other.pss_bytes,
+            self.rss_bytes + other.rss_bytes,
+        )
+
+
+def of(pid: int, proc: Path = Path("/proc")) -> Memory | None:
+    """Return a process's memory, None if it is gone or belongs to somebody else."""
+    try:
+        text = (proc / str(pid) / "smaps_rollup").read_text()
+    except OSError:
+        return None
+    sizes: dict[str, int] = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if len(words) == 2 and words[1] == "kB":
+            sizes[name] = int(words[0]) * 1024
+    private = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
+    return Memory(private, sizes.get("Pss", 0), sizes.get("Rss", 0))
+
+
+def total(pids: Iterable[int]) -> Memory:
+    """Return the memory of several processes together; those that are gone count nothing."""
+    found = Memory()
+    for pid in pids:
+        one = of(pid)
+        if one is not None:
+            found += one
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the direct children of a process."""
+    found = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += [int(word) for word in (task / "children").read_text().split()]
+    return found
+
+
+def running_workers(directory: Path) -> list[int]:
+    """Return the pids of runs that the sandboxes below `directory` have on record and that have not ended."""
+    found = []
+    for state in Path(directory).glob("**/runs/*/state.json"):
+        if (state.parent / "outcome.json").exists():
+            continue
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            found.append(int(json.loads(state.read_text())["pid"]))
+    return found
