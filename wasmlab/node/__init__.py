@@ -1,0 +1,40 @@
+"""A kubelet for WASM: the node that runs modules as Pods (path 1 of the lab).
+
+The package is split along one rule: what decides is pure, what talks is thin.
+
+Pure (no I/O, tested alone)
+    ``states`` (where a container may go), ``podstatus`` (the v1.PodStatus of what happened), ``podspec`` (what of a Pod
+    this node can serve), ``env`` (environment and arguments), ``backoff``, ``quantity``, ``nodeobject`` (the v1.Node),
+    ``csr`` (keys, requests, kubeconfig), ``crilog`` (the log format), ``unitfile``.
+Thin
+    ``kubeapi`` (HTTP), ``bootstrap``, ``registration``, ``lease``, ``heartbeat``, ``watch``, ``images``, ``runtime``
+    (the sandbox and the compile cache), ``events``, ``statuswriter``, ``worker`` (one task per pod), ``manager``,
+    ``server`` (the TLS endpoint), ``agent`` (all of it together).
+
+References
+----------
+Constants and rules cite the kubelet's source (``k8s.io/kubernetes/pkg/kubelet``, 1.37) where they follow it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wasmlab.node.agent import NodeAgent
+    from wasmlab.node.config import NodeConfig
+
+__all__ = ["NodeAgent", "NodeConfig"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `import wasmlab.node` (and the CLI's help) does not pay for aiohttp.
+    if name == "NodeAgent":
+        from wasmlab.node.agent import NodeAgent
+
+        return NodeAgent
+    if name == "NodeConfig":
+        from wasmlab.node.config import NodeConfig
+
+        return NodeConfig
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,197 @@
+"""The node agent: bootstrap, register, then follow the pods until told to stop.
+
+A restart is not an event for the modules: they run under their zygotes, their outcomes are on record, and the next
+agent takes them up before it starts anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from wasmlab.errors import PrerequisiteError, WasmlabError
+from wasmlab.node import bootstrap, log, registration
+from wasmlab.node.config import NodeConfig
+from wasmlab.node.events import NORMAL, Recorder
+from wasmlab.node.images import Images
+from wasmlab.node.kubeapi import KubeApi
+from wasmlab.node.manager import PodManager
+from wasmlab.node.runtime import Runtime
+from wasmlab.node.server import Endpoint, bind, ssl_context
+from wasmlab.node.services import Services
+from wasmlab.node.spans import SpanLog
+from wasmlab.node.watch import Reflector
+from wasmlab.paths import file_lock, private_dir
+
+_SETTLE_S = 2.0
+_DRAIN_S = 30.0
+_STATUS_WRITES = 12
+_MAX_HOLD_S = 1.0
+_COUNT_EVERY_S = 0.02
+
+
+class NodeAgent:
+    """A WASM node.
+
+    Parameters
+    ----------
+    config : NodeConfig
+        What it is told.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.stopping = asyncio.Event()
+        self._manager: PodManager | None = None
+        self._busy = 0
+        self._counted_at = 0.0
+
+    async def run(self) -> None:
+        """Join the cluster and run pods until SIGTERM or `stop`.
+
+        Raises
+        ------
+        BootstrapError
+            The node could not join.
+        PrerequisiteError
+            Something on this machine is missing or in use.
+        """
+        config = self.config
+        private_dir(config.dir)
+        private_dir(config.pki)
+        private_dir(config.pods_dir)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Only the main thread can; elsewhere (tests) `stop` does it.
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self.stop)
+        try:
+            lock = file_lock(config.dir / "agent.lock", 5.0, what=f"the node directory {config.dir}")
+            lock.__enter__()
+        except WasmlabError as error:
+            raise PrerequisiteError(
+                f"another agent runs in {config.dir}", remedy="stop it, or give this one another --dir"
+            ) from error
+        try:
+            await self._until_stopped(self._live())
+        finally:
+            lock.__exit__(None, None, None)
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self.stopping.set()
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, but no longer than until `stop`: joining may wait for hours for an approval."""
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self.stopping.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def _live(self) -> None:
+        config = self.config
+        runtime = Runtime(config.dir / "sandbox", workers=config.workers, compiles=config.parallel_compiles)
+        # The engine warms up while the certificates are asked for.
+        warming = asyncio.create_task(runtime.sandbox(config.engine))
+        api: KubeApi | None = None
+        try:
+            kubeconfig = await bootstrap.client_kubeconfig(config)
+            api = await KubeApi.from_kubeconfig(kubeconfig, temporary=config.pki)
+            certificate, key = await bootstrap.serving_certificate(config, api)
+            context = ssl_context(certificate, key, bootstrap.cluster_ca(kubeconfig).decode())
+            await warming
+            await self._serve(api, runtime, context)
+        finally:
+            warming.cancel()
+            with contextlib.suppress(asyncio.CancelledError, WasmlabError):
+                await warming
+            await runtime.aclose(kill=config.drain)
+            if api is not None:
+                await api.aclose()
+
+    async def _serve(self, api: KubeApi, runtime: Runtime, context: Any) -> None:
+        from wasmlab.oci.client import AsyncClient
+        from wasmlab.oci.store import ModuleStore
+
+        config = self.config
+        client = AsyncClient(plain_http=config.plain_http or None, ca_file=config.registry_ca)
+        images = Images(ModuleStore(config.dir / "modules"), client, api, parallel=config.parallel_pulls)
+        recorder = Recorder(api, config.node_name)
+        spans = SpanLog(config.spans_file)
+        services = Services(
+            config,
+            api,
+            images,
+            runtime,
+            recorder,
+            spans,
+            gate=asyncio.Semaphore(_STATUS_WRITES),
+            hold_s=self._hold_s,
+        )
+        manager = self._manager = PodManager(services, await runtime.recorded())
+        endpoint = Endpoint(manager, config.api_client)
+        listener = bind(config.address, config.port, config.dir / "port")
+        port = listener.getsockname()[1]
+        node = registration.Registration(config, api, registration.facts(config, port, runtime.names))
+        pods = Reflector(
+            api, "/api/v1/pods", f"spec.nodeName={config.node_name}", manager.on_list, manager.on_event
+        )
+        background: list[asyncio.Task[None]] = []
+        try:
+            await endpoint.start(listener, context)
+            await node.register()
+            began = time.monotonic()
+            background = [
+                asyncio.create_task(work)
+                for work in (node.keep_lease(), node.keep_node(), recorder.run(), pods.run())
+            ]
+            log.info("ready", node=config.node_name, engine=config.engine, address=config.address, port=port)
+            recorder.node(NORMAL, "Starting", "Starting the WASM node")
+            await pods.synced.wait()
+            log.debug("pods listed", seconds=round(time.monotonic() - began, 3))
+            # None of these ends by itself; if one does, it is a bug that must end the agent, not cripple it.
+            done, _ = await asyncio.wait(background, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await self._close(background, manager, endpoint, recorder, client, spans)
+
+    async def _close(
+        self,
+        background: list[asyncio.Task[None]],
+        manager: PodManager,
+        endpoint: Endpoint,
+        recorder: Recorder,
+        client: Any,
+        spans: SpanLog,
+    ) -> None:
+        if self.config.drain:
+            log.info("draining")
+            await manager.drain(_DRAIN_S)
+        # The watch first: nothing new may begin while the rest is let go.
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await manager.aclose(_SETTLE_S)
+        await recorder.drain(0.5)
+        await endpoint.aclose()
+        await client.aclose()
+        spans.close()
+        log.info("stopped", node=self.config.node_name)
+
+    def _hold_s(self) -> float:
+        """How long a status that may be overtaken is held back: longer the more pods are under way, because under load
+        an overtaken write costs the most and says the least."""
+        now = time.monotonic()
+        if self._manager is not None and now > self._counted_at + _COUNT_EVERY_S:
+            # Counting is linear in pods and this is asked several times per pod: once in a while is enough.
+            self._counted_at, self._busy = now, self._manager.busy
+        return min(_MAX_HOLD_S, self.config.intervals.status_hold_s * (1 + self._busy / 8))

@@ -1,0 +1,165 @@
+"""``wasmlab node run`` and ``wasmlab node unit``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+node_app = typer.Typer(
+    no_args_is_help=True, help="Run a WASM node: a kubelet whose containers are WASM modules."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands to the command line."""
+    app.add_typer(node_app, name="node")
+
+
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="KUBECONFIG",
+        help="The node's own credentials; the bootstrap writes them if the file does not exist.",
+    ),
+]
+Directory = Annotated[Path, typer.Option(help="Private directory: keys, modules, logs, records of runs.")]
+NodeName = Annotated[str, typer.Option(help="Name of the Node; this machine's host name by default.")]
+Bootstrap = Annotated[Path | None, typer.Option(help="Credentials to join with (a bootstrap token).")]
+EngineName = Annotated[str, typer.Option(help="Engine of pods that choose none: wasmtime or wasmer.")]
+Semantics = Annotated[
+    str,
+    typer.Option(help="kubernetes: restartPolicy counts. krustlet: every pod runs to completion, once."),
+]
+Address = Annotated[str, typer.Option(help="This node's IP; 'auto' is the one towards the outside.")]
+
+
+@node_app.command()
+def run(
+    kubeconfig: Kubeconfig = None,
+    dir: Directory = Path("/var/lib/wasmlab-node"),
+    node_name: NodeName = "",
+    bootstrap_kubeconfig: Bootstrap = None,
+    engine: EngineName = "wasmtime",
+    restart_semantics: Semantics = "kubernetes",
+    address: Address = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the node's TLS endpoint; 0 is any free one.")] = 0,
+    hostname: Annotated[str, typer.Option(help="Host name, if it is not the node's name.")] = "",
+    plain_http: Annotated[
+        list[str] | None, typer.Option(help="Registry (host:port) to speak plain HTTP with; may be repeated.")
+    ] = None,
+    registry_ca: Annotated[
+        Path | None, typer.Option(help="More certificate authorities for registries.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Node label KEY=VALUE; may be repeated.")] = None,
+    max_pods: Annotated[int, typer.Option(help="Capacity in pods.")] = 110,
+    workers: Annotated[int, typer.Option(help="Pre-forked idle workers per engine.")] = 4,
+    pod_cidr: Annotated[
+        str,
+        typer.Option(
+            help="What the Node says as PodCIDR ('' for none); nothing here uses it, there is no CNI."
+        ),
+    ] = "10.244.0.0/24",
+    api_client: Annotated[
+        str, typer.Option(help="Common name of the one client certificate that the endpoint lets in.")
+    ] = "kube-apiserver-kubelet-client",
+    drain: Annotated[bool, typer.Option(help="End the running modules when the agent ends.")] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    csr_timeout_s: Annotated[float, typer.Option(help="How long to wait for an approval.")] = 3600.0,
+    backoff_base_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
+    node_check_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
+) -> None:
+    """Join a cluster as a WASM node and run its pods, until SIGTERM.
+
+    Running modules outlive the agent; the next one takes them up. With --drain they end with it.
+    """
+    import asyncio
+    import gc
+
+    from wasmlab.node import log, machine
+    from wasmlab.node.config import Intervals, NodeConfig, default_node_name
+
+    labels = dict(_pair(one) for one in label or ())
+    config = NodeConfig(
+        kubeconfig=(kubeconfig or dir / "kubeconfig").absolute(),
+        dir=dir.absolute(),
+        node_name=node_name or default_node_name(),
+        bootstrap_kubeconfig=bootstrap_kubeconfig,
+        engine=engine,
+        restart_semantics=restart_semantics,
+        address=machine.default_address() if address == "auto" else address,
+        port=port,
+        hostname=hostname,
+        plain_http=tuple(plain_http or ()),
+        registry_ca=registry_ca,
+        labels=labels,
+        max_pods=max_pods,
+        workers=workers,
+        pod_cidr=pod_cidr or None,
+        api_client=api_client,
+        drain=drain,
+        intervals=Intervals(
+            csr_timeout_s=csr_timeout_s, backoff_base_s=backoff_base_s, node_check_s=node_check_s
+        ),
+    )
+    log.setup(log_level)
+    # The imports below make half a million long-lived objects; without this every full collection walks them all.
+    from wasmlab.node.agent import NodeAgent
+
+    gc.collect()
+    gc.freeze()
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(NodeAgent, config))
+
+
+async def _main(agent: type, config: object) -> None:
+    await agent(config).run()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--label")
+    return key, value
+
+
+@node_app.command()
+def unit(
+    kubeconfig: Kubeconfig = None,
+    dir: Directory = Path("/var/lib/wasmlab-node"),
+    node_name: NodeName = "",
+    bootstrap_kubeconfig: Bootstrap = None,
+    engine: EngineName = "wasmtime",
+    restart_semantics: Semantics = "kubernetes",
+    address: Address = "auto",
+    port: Annotated[int, typer.Option(help="Port of the node's TLS endpoint.")] = 10250,
+) -> None:
+    """Print the systemd unit that runs a node as a service.
+
+    Example: wasmlab node unit --bootstrap-kubeconfig /etc/wasmlab/bootstrap.conf >
+    /etc/systemd/system/wasmlab-node.service
+    """
+    from wasmlab.node.config import default_node_name
+    from wasmlab.node.unitfile import unit as text
+
+    arguments = ["--dir", str(dir), "--node-name", node_name or default_node_name(), "--engine", engine]
+    if bootstrap_kubeconfig is not None:
+        arguments += ["--bootstrap-kubeconfig", str(bootstrap_kubeconfig)]
+    if restart_semantics != "kubernetes":
+        arguments += ["--restart-semantics", restart_semantics]
+    arguments += ["--address", address, "--port", str(port)]
+    typer.echo(text(_executable(), kubeconfig or dir / "kubeconfig", arguments), nl=False)
+
+
+def _executable() -> Path:
+    """Absolute path of the wasmlab command: beside this Python, else from the PATH, else as it was called."""
+    beside = Path(sys.executable).parent / "wasmlab"
+    if beside.exists():
+        return beside
+    return Path(shutil.which("wasmlab") or os.path.abspath(sys.argv[0]))

@@ -1,0 +1,137 @@
+"""What a node is told at its start, checked once."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wasmlab.errors import PrerequisiteError
+
+_DNS_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+SEMANTICS = ("kubernetes", "krustlet")
+# Names of labels that the API server keeps for itself (NodeRestriction) or that the node sets.
+_RESERVED_LABEL = re.compile(r"^(?:[^/]*\.)?(?:kubernetes|k8s)\.io/")
+_ALLOWED_LABEL = re.compile(r"^(?:[^/]*\.)?(?:kubelet|node)\.kubernetes\.io/")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Periods and waits in seconds. Tests shrink them; the defaults are the kubelet's."""
+
+    backoff_base_s: float = 10.0
+    backoff_cap_s: float = 300.0
+    lease_s: float = 10.0
+    node_check_s: float = 10.0
+    node_report_s: float = 60.0
+    status_hold_s: float = 0.025  # how long a write that a final one may overtake is held back
+    csr_timeout_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """Everything a `wasmlab.node.NodeAgent` needs.
+
+    Parameters
+    ----------
+    kubeconfig : Path
+        The node's own credentials; written by the bootstrap if it does not exist.
+    dir : Path
+        Private directory of this node: keys, modules, logs, the sandbox's records.
+    node_name : str
+        Name of the Node object.
+    bootstrap_kubeconfig : Path, optional
+        Credentials (a bootstrap token) to ask for the node's own with.
+    engine : str
+        For pods that do not choose one.
+    restart_semantics : {"kubernetes", "krustlet"}
+        Whether restartPolicy is honoured, or every pod runs to completion as under Krustlet.
+    address : str
+        The node's IP, where its endpoint listens.
+    port : int
+        The endpoint's port; 0 takes a free one, and the same again after a restart.
+    hostname : str, optional
+        For the Hostname address and the name of the serving CSR; the node's name if not given.
+    plain_http : tuple of str
+        Registries (host:port) to speak plain HTTP with. Loopback registries need no mention.
+    max_pods : int
+        Capacity in pods.
+    workers : int
+        Pre-forked idle workers per engine.
+    drain : bool
+        End the running modules when the agent ends.
+    api_client : str
+        Common name of the only client certificate the endpoint accepts.
+    """
+
+    kubeconfig: Path
+    dir: Path
+    node_name: str
+    bootstrap_kubeconfig: Path | None = None
+    engine: str = "wasmtime"
+    restart_semantics: str = "kubernetes"
+    address: str = "127.0.0.1"
+    port: int = 0
+    hostname: str = ""
+    plain_http: tuple[str, ...] = ()
+    registry_ca: Path | None = None
+    max_pods: int = 110
+    workers: int = 4
+    drain: bool = False
+    pod_cidr: str | None = "10.244.0.0/24"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    api_client: str = "kube-apiserver-kubelet-client"
+    parallel_pulls: int = 4
+    parallel_compiles: int = 2
+    intervals: Intervals = field(default_factory=Intervals)
+
+    def __post_init__(self) -> None:
+        import ipaddress
+
+        if not _DNS_NAME.match(self.node_name) or len(self.node_name) > 253:
+            raise PrerequisiteError(
+                f"{self.node_name!r} cannot be a node's name",
+                remedy="use lower case letters, digits, '-' and '.'; --node-name sets it",
+            )
+        if self.restart_semantics not in SEMANTICS:
+            raise PrerequisiteError(
+                f"unknown restart semantics {self.restart_semantics!r}",
+                remedy=f"one of {', '.join(SEMANTICS)}",
+            )
+        try:
+            ipaddress.ip_address(self.address)
+        except ValueError:
+            raise PrerequisiteError(
+                f"{self.address!r} is not an IP address", remedy="--address takes the node's IP, not a name"
+            ) from None
+        for label in self.labels:
+            if _RESERVED_LABEL.match(label) and not _ALLOWED_LABEL.match(label):
+                raise PrerequisiteError(
+                    f"the label {label} is one that a node must not set on itself (NodeRestriction)",
+                    remedy="set it with kubectl label, or choose another prefix",
+                )
+
+    @property
+    def host(self) -> str:
+        """The Hostname address."""
+        return self.hostname or self.node_name
+
+    # Where things are below `dir`.
+    @property
+    def pki(self) -> Path:
+        return self.dir / "pki"
+
+    @property
+    def pods_dir(self) -> Path:
+        return self.dir / "pods"
+
+    @property
+    def spans_file(self) -> Path:
+        return self.dir / "spans.jsonl"
+
+
+def default_node_name() -> str:
+    """This machine's host name, in the form a Node's name takes."""
+    return socket.gethostname().lower().split(".")[0] or "wasm-node"

@@ -1,0 +1,332 @@
+"""One container's way through the state table: pull, create, run, and again if its restartPolicy says so.
+
+A `ContainerTask` belongs to a pod worker, which starts it, is told when the status has changed, and ends it with
+`stop`. What only waits can be cancelled at any moment. The one step that never is, is the start: between asking the
+sandbox and knowing its answer nobody may lose the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from wasmlab.errors import InvalidModule, LinkError, SandboxError, Unsupported, WasmlabError
+from wasmlab.node import env, events, inputs, log, outcomes, podspec, states
+from wasmlab.node.backoff import Backoff, CrashBackoff
+from wasmlab.node.images import PullFailed
+from wasmlab.node.kubeapi import Json
+from wasmlab.node.podstatus import ContainerRecord, Ended
+from wasmlab.node.runtime import RunId
+from wasmlab.node.services import Services
+from wasmlab.node.spans import PodSpans
+from wasmlab.node.states import State
+from wasmlab.node.statuswriter import Urgency
+
+if TYPE_CHECKING:
+    from wasmlab.oci.store import StoredModule
+    from wasmlab.sandbox import Run
+
+
+class Pod(Protocol):
+    """What a container needs of its pod."""
+
+    pod: Json
+    uid: str
+    spans: PodSpans
+    policy: str | None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether nothing may be started any more."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether what runs is being ended."""
+
+    @property
+    def start_time(self) -> float:
+        """When the pod began, unix seconds."""
+
+    @property
+    def directory(self) -> Path:
+        """The pod's own directory."""
+
+    def changed(self, urgency: Urgency) -> None:
+        """Write the status."""
+
+
+class ContainerTask:
+    """One container.
+
+    Parameters
+    ----------
+    services : Services
+        The node.
+    pod : Pod
+        The pod it belongs to.
+    spec : dict
+        v1.Container.
+    record : ContainerRecord
+        What is reported of it; only this task changes it.
+    engine : str
+        Where it runs.
+    runs : dict of RunId to engine
+        Its attempts on record, oldest first.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        pod: Pod,
+        spec: Json,
+        record: ContainerRecord,
+        engine: str,
+        runs: dict[RunId, str],
+    ) -> None:
+        intervals = services.config.intervals
+        self._services = services
+        self._pod = pod
+        self.spec = spec
+        self.record = record
+        self.engine = engine
+        self.runs = runs
+        self.adopt: RunId | None = None
+        self.crash = CrashBackoff(intervals.backoff_base_s, intervals.backoff_cap_s)
+        self._task: asyncio.Task[None] | None = None
+        self._run: Run | None = None
+        self._module: StoredModule | None = None
+        self._interruptible = False
+        self._told = (
+            ""  # the last failure that was made an event, so that the same is not told again and again
+        )
+        self._retry_now = asyncio.Event()
+
+    # ---- for the pod ----
+
+    async def run(self) -> None:
+        """Go through the table to DONE."""
+        self._task = asyncio.current_task()
+        try:
+            if self.adopt is not None and not await self._take_up(self.adopt):
+                return
+            while not self._pod.leaving:
+                await self._pull()
+                if not await self._create():
+                    return
+        except asyncio.CancelledError:
+            if not self._pod.stopping:
+                raise
+            # `stop` cancelled a wait. The task itself goes on: it may be the pod's.
+            if self._task is not None:
+                self._task.uncancel()
+        finally:
+            self._task = None
+        if self.record.state is not State.DONE:
+            self.record.move(State.DONE)
+
+    async def stop(self, number: signal.Signals) -> bool:
+        """End it: a signal if it runs, no more waiting if it waits. Whether it ran."""
+        if self._run is not None:
+            with contextlib.suppress(SandboxError, ProcessLookupError):
+                await self._run.kill(number)
+            return True
+        if self._task is not None and self._interruptible:
+            self._task.cancel()
+        return False
+
+    def retry_now(self) -> None:
+        """Something about the pod changed: a configuration error may be mended."""
+        if self.record.state is State.CONFIG_ERROR:
+            self._retry_now.set()
+
+    def log_path(self, attempt: int) -> Path:
+        """Where an attempt's output is."""
+        return self._pod.directory / self.record.name / f"{attempt}.log"
+
+    # ---- the states ----
+
+    async def _take_up(self, run_id: RunId) -> bool:
+        """A run of an earlier agent. False when the container is done with it."""
+        try:
+            run = await self._services.runtime.attach(self.engine, run_id)
+        except (KeyError, SandboxError) as error:
+            log.warning("a run is lost", pod=podspec.key(self._pod.pod), run=run_id, error=error)
+            return await self._ended(outcomes.lost(self._pod.start_time, time.time(), str(run_id)), 0.0)
+        log.info("took up a run", pod=podspec.key(self._pod.pod), run=run_id, ended=run.done)
+        began = self._services.runtime.started_at(run_id) or self._pod.start_time
+        return await self._follow(run, run_id, began)
+
+    async def _pull(self) -> None:
+        """PULLING, and PULL_BACKOFF for as long as it takes."""
+        intervals = self._services.config.intervals
+        backoff = Backoff(intervals.backoff_base_s, intervals.backoff_cap_s)
+        self._interruptible = True
+        while True:
+            self.record.move(State.PULLING)
+            try:
+                self._module = await self._services.images.ensure(self._pod.pod, self.spec, self._event)
+                break
+            except PullFailed as failure:
+                await self._pull_failed(failure, backoff)
+        self._pod.spans.mark("pulled")
+        self.record.image_id = _image_id(self.spec["image"], self._module)
+
+    async def _pull_failed(self, failure: PullFailed, backoff: Backoff) -> None:
+        image = self.spec["image"]
+        wait_s = backoff.to_cap() if failure.hopeless else backoff.failed()
+        self.record.move(State.PULL_BACKOFF, failure.reason, failure.message)
+        self._pod.changed(Urgency.NOW)
+        if self._is_news(failure.message):
+            log.info("pull failed", pod=podspec.key(self._pod.pod), image=image, error=failure.message)
+            if failure.reason == states.ERR_IMAGE_PULL:
+                self._event(events.WARNING, "Failed", f'Failed to pull image "{image}": {failure.message}')
+            self._event(events.WARNING, "Failed", f"Error: {failure.reason}")
+        first_s = min(1.0, wait_s / 2)
+        await asyncio.sleep(first_s)
+        if failure.reason == states.ERR_IMAGE_PULL:
+            waiting = f'Back-off pulling image "{image}"'
+            self.record.move(
+                State.PULL_BACKOFF,
+                states.IMAGE_PULL_BACKOFF,
+                f"{waiting}: {failure.reason}: {failure.message}",
+            )
+            self._pod.changed(Urgency.NOW)
+            if not failure.hopeless:  # the refusal was told once; nobody needs to hear it again
+                self._event(events.NORMAL, "BackOff", waiting)
+        await asyncio.sleep(wait_s - first_s)
+
+    async def _create(self) -> bool:
+        """CREATING, and all that follows until the run has ended. False when the container is done."""
+        assert self._module is not None
+        self.record.move(State.CREATING)
+        run_id = RunId(self._pod.uid, self.record.name, self.record.restarts)
+        while True:
+            try:
+                spec = await inputs.run_spec(
+                    self._services, self._pod.pod, self.spec, self.engine, self._module, self._pod.directory
+                )
+                artifact = await self._services.runtime.prepare(self.engine, spec)
+                break
+            except (InvalidModule, LinkError) as error:
+                return await self._not_started(error, run_id)
+            except (podspec.Refused, env.ConfigError, Unsupported) as error:
+                await self._config_error(states.CONFIG_ERROR, _message(error))
+            except (WasmlabError, OSError) as error:
+                await self._config_error(states.CREATE_ERROR, _message(error))
+            self.record.move(State.CREATING)
+        self._pod.spans.mark("compiled")
+        path = self.log_path(self.record.restarts)
+        self._interruptible = False  # from here on the run is on record
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._event(events.NORMAL, "Created", "Container created")
+            run = await self._services.runtime.start(self.engine, run_id, spec, artifact, path)
+        except (SandboxError, Unsupported, OSError) as error:
+            log.error(
+                "cannot start a module", pod=podspec.key(self._pod.pod), run=run_id, error=_message(error)
+            )
+            return await self._not_started(error, run_id)
+        self.runs[run_id] = self.engine
+        self._event(events.NORMAL, "Started", "Container started")
+        return await self._follow(run, run_id, time.time())
+
+    async def _config_error(self, reason: str, message: str) -> None:
+        self.record.move(State.CONFIG_ERROR, reason, message)
+        self._pod.changed(Urgency.NOW)
+        if self._is_news(message):
+            log.info("cannot create a container", pod=podspec.key(self._pod.pod), error=message)
+            self._event(events.WARNING, "Failed", f"Error: {message}")
+        self._retry_now.clear()
+        # A fixed period and not a doubled one, as the kubelet's: a ConfigMap may appear at any moment.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._services.config.intervals.backoff_base_s):
+                await self._retry_now.wait()
+
+    async def _not_started(self, error: BaseException, run_id: RunId) -> bool:
+        self._event(events.WARNING, "Failed", f"Error: {_message(error)}")
+        return await self._ended(outcomes.start_error(_message(error), time.time(), str(run_id)), 0.0)
+
+    async def _follow(self, run: Run, run_id: RunId, began: float) -> bool:
+        """RUNNING, until it has ended."""
+        record = self.record
+        self._run = run
+        self._interruptible = False
+        if record.ended is not None:
+            record.last, record.ended = record.ended, None
+        record.run_id = str(run_id)
+        record.started_at = began
+        record.move(State.RUNNING)
+        self._pod.spans.mark("started")
+        if not run.done:
+            self._pod.changed(Urgency.HELD)
+        try:
+            if self._pod.stopping:  # stopped while the start was under way
+                await self.stop(signal.SIGTERM)
+            outcome = await self._services.runtime.outcome(self.engine, run_id, run)
+            end = outcomes.ended(outcome, str(run_id))
+            first = outcome.span("first_byte")
+            if first is not None:
+                self._pod.spans.mark("first_byte", first.end_ns)
+        except SandboxError as error:
+            log.error("a run is lost", pod=podspec.key(self._pod.pod), run=run_id, error=error.message)
+            end = outcomes.lost(began, time.time(), str(run_id))
+        finally:
+            self._run = None
+        self._pod.spans.mark("exited")
+        return await self._ended(end, end.finished_at - end.started_at)
+
+    async def _ended(self, end: Ended, ran_s: float) -> bool:
+        """EXITED: what next? True, after its back-off, if the container is to be started again."""
+        record = self.record
+        record.move(State.EXITED)
+        record.ended = end
+        record.run_id = end.run_id
+        policy = "OnFailure" if record.init and self._pod.policy != "Never" else self._pod.policy
+        if self._pod.leaving or not states.should_restart(policy, end.exit_code):
+            record.move(State.DONE)
+            # The pod's end, if this was its last container, is written at once by the pod.
+            self._pod.changed(Urgency.HELD)
+            return False
+        wait_s = self.crash.ended(ran_s)
+        if wait_s > 0:
+            meta = self._pod.pod["metadata"]
+            who = f"{meta['name']}_{meta['namespace']}({self._pod.uid})"
+            self._event(
+                events.WARNING, "BackOff", f"Back-off restarting failed container {record.name} in pod {who}"
+            )
+            message = f"back-off {wait_s:g}s restarting failed container={record.name} pod={who}"
+            record.move(State.CRASH_BACKOFF, states.CRASH_LOOP, message)
+            self._pod.changed(Urgency.NOW)
+            self._interruptible = True
+            await asyncio.sleep(max(0.0, end.finished_at + wait_s - time.time()))
+        await self._forget_old()
+        record.restarts += 1
+        return True
+
+    async def _forget_old(self) -> None:
+        """Keep the end just past (for ``logs --previous``), drop what is older."""
+        for run_id in [r for r in self.runs if r.attempt < self.record.restarts]:
+            await self._services.runtime.forget(self.runs.pop(run_id), run_id)
+            self.log_path(run_id.attempt).unlink(missing_ok=True)
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        self._services.recorder.pod(self._pod.pod, kind, reason, message, self.record.name, self.record.init)
+
+    def _is_news(self, message: str) -> bool:
+        news, self._told = message != self._told, message
+        return news
+
+
+def _image_id(image: str, module: StoredModule) -> str:
+    """Repository and manifest digest, as the kubelet shows an image."""
+    name = image.partition("@")[0]
+    head, slash, tail = name.rpartition("/")
+    return f"{head}{slash}{tail.partition(':')[0]}@{module.manifest_digest}"
+
+
+def _message(error: BaseException) -> str:
+    return str(getattr(error, "message", None) or error)

@@ -1,0 +1,173 @@
+"""Get a container's module: pull policy, pull secrets, and what a failure means to the pod.
+
+Back-off is the worker's: this module tries once and says how it went. The store below it verifies digests.
+
+References
+----------
+``k8s.io/kubernetes/pkg/kubelet/images/image_manager.go``: policies, reasons, messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.errors import InvalidReference, NotFound, OCIError, UnsupportedArtifact
+from wasmlab.node import events, states
+from wasmlab.node.kubeapi import ApiError, Json, KubeApi
+
+if TYPE_CHECKING:
+    from wasmlab.oci.client import AsyncClient
+    from wasmlab.oci.credentials import Credentials
+    from wasmlab.oci.store import ModuleStore, Policy, StoredModule
+
+Emit = Callable[[str, str, str], None]  # type, reason, message
+_SECRET_TRIES = 5
+
+
+class PullFailed(Exception):
+    """The module could not be had.
+
+    Attributes
+    ----------
+    reason : str
+        The waiting reason: ErrImagePull, ErrImageNeverPull, InvalidImageName.
+    hopeless : bool
+        No retry will mend it (it is a container image, say): wait long and stay quiet.
+    """
+
+    def __init__(self, reason: str, message: str, *, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.hopeless = hopeless
+
+
+class Images:
+    """The node's modules.
+
+    Parameters
+    ----------
+    store : ModuleStore
+        Where they are kept.
+    client : AsyncClient
+        How they are fetched.
+    api : KubeApi
+        For pull secrets.
+    parallel : int
+        How many pulls at once.
+    """
+
+    def __init__(self, store: ModuleStore, client: AsyncClient, api: KubeApi, *, parallel: int) -> None:
+        self._store = store
+        self._client = client
+        self._api = api
+        self._gate = asyncio.Semaphore(parallel)
+        self._pulling: dict[str, asyncio.Lock] = {}
+
+    async def ensure(self, pod: Json, container: Json, emit: Emit) -> StoredModule:
+        """Return the container's module, pulled if its policy says so.
+
+        Raises
+        ------
+        PullFailed
+            With the reason that the pod's status is to show.
+        """
+        image = container["image"]
+        policy: Policy = container.get("imagePullPolicy") or "IfNotPresent"
+        if policy != "Always":
+            found = await self._find(image)
+            if found is not None:
+                emit(events.NORMAL, "Pulled", f'Container image "{image}" already present on machine')
+                return found
+            if policy == "Never":
+                message = f'Container image "{image}" is not present with pull policy of Never'
+                emit(events.WARNING, "ErrImageNeverPull", message)
+                raise PullFailed(states.ERR_IMAGE_NEVER_PULL, message)
+        asked = time.monotonic()
+        if policy == "Always":
+            async with self._gate:  # pods that ask at the same moment share one request below
+                return await self._pull(pod, image, policy, emit, asked)
+        async with self._pulling.setdefault(image, asyncio.Lock()):
+            found = await self._find(image)
+            if found is not None:
+                emit(events.NORMAL, "Pulled", f'Container image "{image}" already present on machine')
+                return found
+            async with self._gate:
+                return await self._pull(pod, image, policy, emit, asked)
+
+    async def _find(self, image: str) -> StoredModule | None:
+        try:
+            return await self._store.get(image)
+        except InvalidReference as error:
+            raise _invalid(image, error) from error
+
+    async def _pull(self, pod: Json, image: str, policy: Policy, emit: Emit, asked: float) -> StoredModule:
+        from wasmlab.oci.reference import Reference
+
+        try:
+            reference = Reference.parse(image)
+        except InvalidReference as error:
+            raise _invalid(image, error) from error
+        emit(events.NORMAL, "Pulling", f'Pulling image "{image}"')
+        began = time.monotonic()
+        try:
+            credentials = await self._credentials(pod)
+            module = await self._store.ensure(reference, policy, self._client, credentials=credentials)
+        except UnsupportedArtifact as error:
+            raise PullFailed(states.ERR_IMAGE_PULL, _text(error), hopeless=True) from error
+        except NotFound as error:
+            raise PullFailed(states.ERR_IMAGE_PULL, f"not found: {_text(error)}") from error
+        except (OCIError, ApiError) as error:
+            raise PullFailed(states.ERR_IMAGE_PULL, _text(error)) from error
+        now = time.monotonic()
+        emit(
+            events.NORMAL,
+            "Pulled",
+            f'Successfully pulled image "{image}" in {_duration(now - began)} '
+            f"({_duration(now - asked)} including waiting). Image size: {module.size_bytes} bytes.",
+        )
+        return module
+
+    async def _credentials(self, pod: Json) -> Credentials | None:
+        from wasmlab.oci.credentials import Credentials
+
+        found: Credentials | None = None
+        for reference in pod["spec"].get("imagePullSecrets") or ():
+            secret = await self._secret(pod["metadata"]["namespace"], reference.get("name", ""))
+            if secret is not None:
+                one = Credentials.from_pull_secret(secret)
+                found = one if found is None else found | one
+        return found
+
+    async def _secret(self, namespace: str, name: str) -> Json | None:
+        for attempt in range(_SECRET_TRIES):
+            try:
+                return await self._api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+            except ApiError as error:
+                status = error.context["status"]
+                if status == 404:
+                    return None  # as the kubelet: pull without it; the registry will say if that does not do
+                # A node may read what its pods refer to, and the authorizer learns of a binding a moment after it.
+                if status != 403 or attempt == _SECRET_TRIES - 1:
+                    raise
+            await asyncio.sleep(0.1 * 2**attempt)
+        return None
+
+
+def _invalid(image: str, error: InvalidReference) -> PullFailed:
+    return PullFailed(
+        states.INVALID_IMAGE_NAME,
+        f'Failed to apply default image tag "{image}": {error.message}',
+        hopeless=True,
+    )
+
+
+def _text(error: Any) -> str:
+    return str(getattr(error, "message", error))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.2f}s"

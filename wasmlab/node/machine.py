@@ -1,0 +1,102 @@
+"""Read what this machine has: processors, memory, disk, identity.
+
+Inside a container the limits of its control group count, because they are what the modules get.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import platform
+import socket
+from pathlib import Path
+
+from wasmlab.node.nodeobject import Disk
+
+_MEMORY_RESERVE_KI = 100 * 1024  # the kubelet's hard eviction line for memory.available
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def cpus() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_ki() -> int:
+    """Usable memory in KiB: the machine's, or the control group's limit if that is less."""
+    total = 0
+    for line in _text("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            total = int(line.split()[1])
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        limit = _text(path)
+        if limit.isdigit():
+            total = min(total or int(limit) // 1024, int(limit) // 1024)
+    return total
+
+
+def hugepages() -> dict[str, str]:
+    """Reserved huge pages by size; 0 where the kernel offers the size and none are reserved."""
+    result = {"hugepages-1Gi": "0", "hugepages-2Mi": "0"}
+    for size_ki, unit in ((1048576, "1Gi"), (2048, "2Mi")):
+        count = _text(f"/sys/kernel/mm/hugepages/hugepages-{size_ki}kB/nr_hugepages")
+        if count.isdigit() and int(count):
+            result[f"hugepages-{unit}"] = f"{int(count) * size_ki}Ki"
+    return result
+
+
+def disk(path: Path) -> Disk:
+    """Space on the file system that holds `path`."""
+    stat = os.statvfs(path)
+    return Disk(
+        total_bytes=stat.f_blocks * stat.f_frsize,
+        free_bytes=stat.f_bavail * stat.f_frsize,
+        # Some file systems count no inodes; they cannot run out of them.
+        total_inodes=stat.f_files or 1,
+        free_inodes=stat.f_favail if stat.f_files else 1,
+    )
+
+
+def resources(path: Path, max_pods: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Capacity and allocatable, as the kubelet computes them with no reservations but its eviction lines."""
+    storage_ki = disk(path).total_bytes // 1024
+    memory = memory_ki()
+    common = {"cpu": str(cpus()), "pods": str(max_pods), **hugepages()}
+    capacity = {**common, "memory": f"{memory}Ki", "ephemeral-storage": f"{storage_ki}Ki"}
+    allocatable = {
+        **common,
+        "memory": f"{max(0, memory - _MEMORY_RESERVE_KI)}Ki",
+        "ephemeral-storage": f"{storage_ki * 9 // 10}Ki",
+    }
+    return capacity, allocatable
+
+
+def system() -> dict[str, str]:
+    """The identity part of v1.NodeSystemInfo."""
+    os_release = {}
+    for line in _text("/etc/os-release").splitlines():
+        key, _, value = line.partition("=")
+        os_release[key] = value.strip('"')
+    return {
+        "machineID": _text("/etc/machine-id"),
+        # Readable by root only; an ordinary user has the machine id, which is as unique.
+        "systemUUID": _text("/sys/class/dmi/id/product_uuid") or _text("/etc/machine-id"),
+        "bootID": _text("/proc/sys/kernel/random/boot_id"),
+        "kernelVersion": platform.release(),
+        "osImage": os_release.get("PRETTY_NAME", "Linux"),
+    }
+
+
+def default_address() -> str:
+    """The address other machines reach this one at: of the route to the outside, else loopback."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # TEST-NET-1: nothing is sent by connecting a datagram socket
+        return str(ipaddress.ip_address(probe.getsockname()[0]))
+    return "127.0.0.1"

@@ -1,0 +1,153 @@
+"""All pods of this node: one worker per UID, fed by the watch.
+
+Keyed by UID and not by name, because a pod may be deleted and made again under its name while the first one still ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from wasmlab.node import log, podspec
+from wasmlab.node.kubeapi import Json
+from wasmlab.node.runtime import RunId
+from wasmlab.node.services import Services
+from wasmlab.node.worker import PodWorker
+
+_MIRROR = "kubernetes.io/config.mirror"
+
+
+class PodManager:
+    """Keeps a worker for every pod bound to this node.
+
+    Parameters
+    ----------
+    services : Services
+        What workers use.
+    recorded : dict of RunId to engine
+        Runs that earlier agents left on record.
+    """
+
+    def __init__(self, services: Services, recorded: dict[RunId, str]) -> None:
+        self._services = services
+        self.workers: dict[str, PodWorker] = {}
+        self._recorded: dict[str, dict[RunId, str]] = {}
+        for run_id, engine in recorded.items():
+            self._recorded.setdefault(run_id.uid, {})[run_id] = engine
+        self._endings: set[asyncio.Task[None]] = set()
+        self._first_list = True
+
+    # ---- fed by the reflector ----
+
+    def on_list(self, pods: list[Json]) -> None:
+        """The whole truth: what is not in it is gone."""
+        listed = {pod["metadata"]["uid"] for pod in pods}
+        for uid in [uid for uid in self.workers if uid not in listed]:
+            self._remove(uid)
+        for pod in pods:
+            self._update(pod)
+        if self._first_list:
+            self._first_list = False
+            self._remove_orphans()
+
+    def on_event(self, kind: str, pod: Json) -> None:
+        """One change."""
+        if kind == "DELETED":
+            self._remove(pod["metadata"]["uid"])
+        else:
+            self._update(pod)
+
+    def _update(self, pod: Json) -> None:
+        uid = pod["metadata"]["uid"]
+        worker = self.workers.get(uid)
+        if worker is not None:
+            worker.update(pod)
+            return
+        if _MIRROR in (pod["metadata"].get("annotations") or {}):
+            return  # a static pod's shadow; this node has no static pods, so it is nobody's
+        worker = PodWorker(self._services, pod, self._recorded.pop(uid, None))
+        self.workers[uid] = worker
+        worker.start()
+
+    def _remove(self, uid: str) -> None:
+        worker = self.workers.pop(uid, None)
+        if worker is not None:
+            log.debug("pod gone", pod=podspec.key(worker.pod), uid=uid)
+            task = asyncio.create_task(worker.removed())
+            self._endings.add(task)
+            task.add_done_callback(self._endings.discard)
+
+    def _remove_orphans(self) -> None:
+        """Runs and files of pods that were deleted while no agent ran: end and remove them."""
+        orphans, self._recorded = self._recorded, {}
+        if orphans:
+            task = asyncio.create_task(self._end_orphans(orphans))
+            self._endings.add(task)
+            task.add_done_callback(self._endings.discard)
+        stale = [p for p in self._services.config.pods_dir.iterdir() if p.name not in self.workers]
+        stale = [p for p in stale if p.name not in orphans]
+        if stale:
+            task = asyncio.create_task(asyncio.to_thread(_remove_all, stale))
+            self._endings.add(task)
+            task.add_done_callback(self._endings.discard)
+
+    async def _end_orphans(self, orphans: dict[str, dict[RunId, str]]) -> None:
+        import signal
+
+        for uid, runs in orphans.items():
+            log.info("ending runs of a pod that is gone", uid=uid, runs=len(runs))
+            for run_id, engine in runs.items():
+                try:
+                    run = await self._services.runtime.attach(engine, run_id)
+                    if not run.done:
+                        await run.kill(signal.SIGKILL)
+                        async with asyncio.timeout(10):
+                            await run.wait()
+                except Exception as error:
+                    log.warning("cannot end a run", run=run_id, error=error)
+                await self._services.runtime.forget(engine, run_id)
+            await asyncio.to_thread(shutil.rmtree, self._services.config.pods_dir / uid, True)
+
+    # ---- asked by the endpoint and the agent ----
+
+    def by_name(self, namespace: str, name: str) -> PodWorker | None:
+        """The pod of that name; the living one if an earlier one still ends."""
+        found = [
+            w
+            for w in self.workers.values()
+            if w.pod["metadata"]["name"] == name and w.pod["metadata"]["namespace"] == namespace
+        ]
+        found.sort(key=lambda w: (bool(w.pod["metadata"].get("deletionTimestamp")), w.over))
+        return found[0] if found else None
+
+    @property
+    def busy(self) -> int:
+        """How many pods are on their way somewhere."""
+        return sum(worker.busy for worker in self.workers.values())
+
+    def pods(self) -> list[Json]:
+        """All pods as last seen."""
+        return [worker.pod for worker in self.workers.values()]
+
+    async def drain(self, timeout_s: float) -> None:
+        """End all running modules (the agent was told to take them with it)."""
+        unfinished = [w for w in self.workers.values() if not w.over]
+        await asyncio.gather(*(w.end(timeout_s) for w in unfinished), return_exceptions=True)
+
+    async def aclose(self, settle_s: float) -> None:
+        """Let go of all pods, writing what is known for at most `settle_s`."""
+        try:
+            async with asyncio.timeout(settle_s):
+                await asyncio.gather(*(w.settle() for w in self.workers.values()), return_exceptions=True)
+        except TimeoutError:
+            log.warning("some statuses are left unwritten; the next agent writes them")
+        await asyncio.gather(*(w.abandon() for w in self.workers.values()), return_exceptions=True)
+        for task in list(self._endings):
+            task.cancel()
+        await asyncio.gather(*self._endings, return_exceptions=True)
+
+
+def _remove_all(paths: list[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)

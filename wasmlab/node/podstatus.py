@@ -1,0 +1,345 @@
+"""Build the v1.PodStatus of what happened: pure, and the only place that does.
+
+Records go in (one per container, kept by the worker), a dict in the form of the API comes out. Two dialects:
+
+kubernetes
+    phase, conditions and container states as the kubelet computes them.
+krustlet
+    what Krustlet wrote for a pod that ran to completion: reason and message ``Completed`` on the pod, a ``terminated``
+    with no reason (so that ``kubectl get pod`` prints ``ExitCode:0``) and the message ``Module run completed``.
+    ``restartPolicy`` is not looked at. Unlike Krustlet's, the exit code of a failure is the module's own.
+
+References
+----------
+``k8s.io/kubernetes/pkg/kubelet/kubelet_pods.go`` (``getPhase``, ``convertToAPIContainerStatuses``),
+``k8s.io/kubernetes/pkg/kubelet/status/generate.go`` (conditions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from wasmlab.node.states import CONTAINER_CREATING, POD_INITIALIZING, State, check, should_restart
+
+Json = dict[str, Any]
+
+
+def rfc3339(unix_s: float) -> str:
+    """A metav1.Time: UTC, whole seconds."""
+    return datetime.fromtimestamp(int(unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> float:
+    """Unix seconds of an RFC 3339 time as the API server writes it (any number of decimals)."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one run of a container ended.
+
+    Parameters
+    ----------
+    exit_code : int
+        As a shell would say it: 128 + signal for a killed one.
+    reason : str
+        Completed, Error, OOMKilled, StartError...
+    message : str
+        For people; empty when there is nothing to add.
+    started_at, finished_at : float
+        Unix seconds.
+    run_id : str
+        The sandbox's id of the run.
+    """
+
+    exit_code: int
+    reason: str
+    message: str
+    started_at: float
+    finished_at: float
+    run_id: str
+
+
+def ended_of(terminated: Json) -> Ended:
+    """Read a v1.ContainerStateTerminated back."""
+
+    def moment(key: str) -> float:
+        return parse_time(terminated[key]) if terminated.get(key) else 0.0
+
+    return Ended(
+        exit_code=int(terminated.get("exitCode") or 0),
+        reason=terminated.get("reason") or "",
+        message=terminated.get("message") or "",
+        started_at=moment("startedAt"),
+        finished_at=moment("finishedAt"),
+        run_id=(terminated.get("containerID") or "").removeprefix("wasmlab://"),
+    )
+
+
+@dataclass
+class ContainerRecord:
+    """What the worker knows of one container."""
+
+    name: str
+    image: str
+    init: bool = False
+    state: State = State.QUEUED
+    reason: str = CONTAINER_CREATING  # the waiting reason
+    message: str = ""
+    started_at: float | None = None
+    ended: Ended | None = None  # this attempt's end
+    last: Ended | None = None  # the previous attempt's
+    restarts: int = 0
+    image_id: str = ""
+    run_id: str = ""
+
+    def move(self, state: State, reason: str | None = None, message: str = "") -> None:
+        """Go to another state, if the table allows it.
+
+        Parameters
+        ----------
+        reason, message : str, optional
+            What it waits for there; unchanged if not given.
+        """
+        self.state = check(self.state, state, self.reason if reason is None else reason)
+        if reason is not None:
+            self.reason, self.message = reason, message
+
+    @property
+    def running(self) -> bool:
+        return self.state is State.RUNNING
+
+    @property
+    def terminated(self) -> Ended | None:
+        """The end that the API shows as the current state, if it does."""
+        return self.ended if self.state in (State.EXITED, State.DONE) else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A phase that does not follow from the containers: DeadlineExceeded, refused, evicted."""
+
+    phase: str
+    reason: str
+    message: str
+
+
+@dataclass
+class PodFacts:
+    """What the status says beside the containers."""
+
+    host_ip: str
+    start_time: float
+    now: float
+    krustlet: bool = False
+    terminal: bool = False  # nothing of this pod will ever start again (deleted, or failed for good)
+    verdict: Verdict | None = None
+    previous: Sequence[Json] = field(
+        default_factory=tuple
+    )  # the conditions written last, for their transition times
+
+
+def container_status(record: ContainerRecord, *, krustlet: bool = False) -> Json:
+    """v1.ContainerStatus of one record."""
+    status: Json = {
+        "name": record.name,
+        "image": record.image,
+        "imageID": record.image_id,
+        "restartCount": record.restarts,
+        "started": record.running,
+        "ready": record.running,
+    }
+    ended = record.terminated
+    if record.running:
+        status["state"] = {"running": {"startedAt": rfc3339(record.started_at or 0)}}
+    elif ended is not None:
+        status["state"] = {"terminated": _terminated(ended, krustlet)}
+        if record.init:
+            status["ready"] = ended.exit_code == 0
+    else:
+        waiting = {"reason": record.reason}
+        if record.message:
+            waiting["message"] = record.message
+        status["state"] = {"waiting": waiting}
+    last = record.last
+    if ended is None and not record.running and record.ended is not None:
+        last = record.ended  # waiting for its restart: the end just past is the last state
+    if last is not None:
+        status["lastState"] = {"terminated": _terminated(last, krustlet)}
+    if record.run_id:
+        status["containerID"] = f"wasmlab://{record.run_id}"
+    return status
+
+
+def _terminated(ended: Ended, krustlet: bool) -> Json:
+    terminated: Json = {
+        "exitCode": ended.exit_code,
+        "startedAt": rfc3339(ended.started_at),
+        "finishedAt": rfc3339(ended.finished_at),
+    }
+    if krustlet:
+        terminated["message"] = "Module run completed" if ended.exit_code == 0 else ended.message
+        return terminated
+    terminated["reason"] = ended.reason
+    terminated["containerID"] = f"wasmlab://{ended.run_id}"
+    if ended.message:
+        terminated["message"] = ended.message
+    return terminated
+
+
+def phase(records: Sequence[ContainerRecord], restart_policy: str | None, facts: PodFacts) -> str:
+    """The pod's phase, as ``getPhase`` has it."""
+    if facts.verdict is not None:
+        return facts.verdict.phase
+    if facts.krustlet:
+        restart_policy = "Never"
+    # An init container restarts on failure only, and not at all under Never.
+    init_policy = "Never" if restart_policy == "Never" else "OnFailure"
+    pending_init = False
+    for record in records:
+        if not record.init:
+            continue
+        ended = record.terminated
+        if ended is None:
+            pending_init = True
+        elif ended.exit_code != 0:
+            if facts.terminal or not should_restart(init_policy, ended.exit_code):
+                return "Failed"
+            pending_init = True
+    running = waiting = stopped = succeeded = stopped_for_good = 0
+    for record in records:
+        if record.init:
+            continue
+        ended = record.terminated
+        if record.running:
+            running += 1
+        elif ended is not None or record.ended is not None:
+            ended = ended or record.ended
+            assert ended is not None
+            stopped += 1
+            # An end counts as a success also while it waits for its restart; `stopped_for_good` decides the phase.
+            succeeded += ended.exit_code == 0
+            stopped_for_good += not should_restart(restart_policy, ended.exit_code)
+        else:
+            waiting += 1
+    if facts.terminal and running == 0:
+        # Nothing will start any more: what never started is no success.
+        return (
+            "Succeeded" if stopped and stopped == succeeded and not waiting and not pending_init else "Failed"
+        )
+    if pending_init or waiting:
+        return "Pending"
+    if running:
+        return "Running"
+    if stopped != stopped_for_good:
+        return "Running"
+    return "Succeeded" if stopped == succeeded else "Failed"
+
+
+def _conditions(records: Sequence[ContainerRecord], pod_phase: str, facts: PodFacts) -> list[Json]:
+    unready = [r.name for r in records if not r.init and not r.running]
+    uninitialized = [r.name for r in records if r.init and not (r.terminated and r.terminated.exit_code == 0)]
+    started = any(not r.init and (r.running or r.ended or r.last) for r in records)
+    terminal_reason = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(pod_phase)
+
+    initialized: Json = {"type": "Initialized", "status": "True"}
+    if pod_phase == "Succeeded":
+        initialized["reason"] = "PodCompleted"
+    elif uninitialized and not started:
+        initialized |= {
+            "status": "False",
+            "reason": "ContainersNotInitialized",
+            "message": f"containers with incomplete status: [{' '.join(uninitialized)}]",
+        }
+    ready: Json = {"status": "True"}
+    if terminal_reason:
+        ready = {"status": "False", "reason": terminal_reason}
+    elif unready:
+        ready = {
+            "status": "False",
+            "reason": "ContainersNotReady",
+            "message": f"containers with unready status: [{' '.join(unready)}]",
+        }
+    # PodReadyToStartContainers: there is no pod sandbox or network to wait for, so it is what the kubelet says of a
+    # pod whose sandbox is up, until the pod is over.
+    sandbox: Json = {"type": "PodReadyToStartContainers", "status": "False" if terminal_reason else "True"}
+    wanted = [
+        sandbox,
+        initialized,
+        {"type": "Ready", **ready},
+        {"type": "ContainersReady", **ready},
+        # The scheduler wrote it before the pod came here; a pod bound by hand never had one.
+        {"type": "PodScheduled", "status": "True"},
+    ]
+    before = {c["type"]: c for c in facts.previous}
+    for condition in wanted:
+        old = before.get(condition["type"])
+        unchanged = old is not None and old.get("status") == condition["status"]
+        condition["lastTransitionTime"] = (
+            old["lastTransitionTime"]
+            if unchanged and old and old.get("lastTransitionTime")
+            else rfc3339(facts.now)
+        )
+        condition.setdefault("reason", None)  # null deletes what an earlier patch set
+        condition.setdefault("message", None)
+    return wanted
+
+
+def build(records: Sequence[ContainerRecord], restart_policy: str | None, facts: PodFacts) -> Json:
+    """The status to write, as the body of a strategic merge patch (null removes a field).
+
+    Parameters
+    ----------
+    records : sequence of ContainerRecord
+        Init containers and containers, in the order of the spec.
+    restart_policy : str or None
+        ``spec.restartPolicy``.
+    facts : PodFacts
+        Everything else.
+
+    Returns
+    -------
+    dict
+        v1.PodStatus.
+    """
+    pod_phase = phase(records, restart_policy, facts)
+    reason = message = None
+    if facts.verdict is not None:
+        reason, message = facts.verdict.reason, facts.verdict.message
+    elif facts.krustlet and pod_phase == "Succeeded":
+        reason = message = "Completed"
+    elif facts.krustlet and pod_phase == "Failed":
+        reason, message = "Error", _first_failure(records)
+    status: Json = {
+        "phase": pod_phase,
+        "reason": reason,
+        "message": message,
+        "hostIP": facts.host_ip,
+        "hostIPs": [{"ip": facts.host_ip}],
+        # No CNI: a module uses the host's network or none, so the pod's address is the node's, as under hostNetwork.
+        "podIP": facts.host_ip,
+        "podIPs": [{"ip": facts.host_ip}],
+        "startTime": rfc3339(facts.start_time),
+        "conditions": _conditions(records, pod_phase, facts),
+        "containerStatuses": [container_status(r, krustlet=facts.krustlet) for r in records if not r.init],
+    }
+    inits = [container_status(r, krustlet=facts.krustlet) for r in records if r.init]
+    if inits:
+        status["initContainerStatuses"] = inits
+    return status
+
+
+def _first_failure(records: Sequence[ContainerRecord]) -> str:
+    for record in records:
+        ended = record.terminated
+        if ended is not None and ended.exit_code != 0:
+            return f"container {record.name}: {ended.message or f'exit code {ended.exit_code}'}"
+    return "Error"
+
+
+def initial_reason(has_init: bool, init: bool) -> str:
+    """The waiting reason of a container that nothing has happened to yet."""
+    return POD_INITIALIZING if has_init and not init else CONTAINER_CREATING

@@ -1,0 +1,57 @@
+"""Kubernetes quantities ("64Mi", "500m", "1e3") as integers.
+
+References
+----------
+``k8s.io/apimachinery/pkg/api/resource/quantity.go``: suffixes and rounding (fractions of a unit are rounded up).
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import ROUND_CEILING, Decimal
+
+_SUFFIXES = {
+    "": Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "k": Decimal(10**3),
+    "M": Decimal(10**6),
+    "G": Decimal(10**9),
+    "T": Decimal(10**12),
+    "P": Decimal(10**15),
+    "E": Decimal(10**18),
+    "Ki": Decimal(2**10),
+    "Mi": Decimal(2**20),
+    "Gi": Decimal(2**30),
+    "Ti": Decimal(2**40),
+    "Pi": Decimal(2**50),
+    "Ei": Decimal(2**60),
+}
+_FORM = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i))?$")
+
+
+def parse(text: str | int | float) -> int:
+    """Read a quantity, rounding a fraction up to the next whole unit.
+
+    Parameters
+    ----------
+    text : str or int or float
+        As written in a manifest; YAML may have made it a number.
+
+    Returns
+    -------
+    int
+        The value in its base unit (bytes for memory, whole cores for cpu).
+
+    Raises
+    ------
+    ValueError
+        The text is not a quantity.
+    """
+    form = _FORM.match(str(text).strip())
+    if form is None:
+        raise ValueError(f"{text!r} is not a quantity such as 64Mi, 1G or 500m")
+    number, exponent, suffix = form.groups()
+    value = Decimal(number + exponent) if exponent else Decimal(number) * _SUFFIXES[suffix or ""]
+    return int(value.to_integral_value(rounding=ROUND_CEILING))

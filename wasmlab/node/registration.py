@@ -1,0 +1,182 @@
+"""The Node object and its Lease: create them, keep them true, make them again when somebody deletes them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from wasmlab.errors import BootstrapError
+from wasmlab.node import log, machine, nodeobject
+from wasmlab.node.config import NodeConfig
+from wasmlab.node.kubeapi import STRATEGIC, ApiError, ApiUnavailable, Json, KubeApi
+from wasmlab.node.nodeobject import NodeFacts
+
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+
+
+def kubelet_version() -> str:
+    """What the VERSION column shows: this program's own, in the form tools expect of a kubelet."""
+    from wasmlab import __version__
+
+    return f"v{__version__}+wasmlab"
+
+
+def facts(config: NodeConfig, port: int, engines: tuple[str, ...]) -> NodeFacts:
+    """Read the machine."""
+    capacity, allocatable = machine.resources(config.dir, config.max_pods)
+    return NodeFacts(
+        name=config.node_name,
+        hostname=config.host,
+        address=config.address,
+        port=port,
+        kubelet_version=kubelet_version(),
+        capacity=capacity,
+        allocatable=allocatable,
+        system=machine.system(),
+        disk=machine.disk(config.dir),
+        pod_cidr=config.pod_cidr,
+        extra_labels=config.labels,
+        engines=engines,
+    )
+
+
+class Registration:
+    """Keeps the Node and the Lease of this node.
+
+    Parameters
+    ----------
+    config : NodeConfig
+        Names and periods.
+    api : KubeApi
+        With the node's own credentials.
+    facts : NodeFacts
+        What to say.
+    """
+
+    def __init__(self, config: NodeConfig, api: KubeApi, facts: NodeFacts) -> None:
+        self._config = config
+        self._api = api
+        self._facts = facts
+        self._uid = ""
+        self._conditions: list[Json] = []
+        self._reported_at = 0.0
+        self._lease_seen = False
+
+    @property
+    def _path(self) -> str:
+        return f"/api/v1/nodes/{self._config.node_name}"
+
+    async def register(self) -> None:
+        """Create the Node, or correct the one that is there.
+
+        Raises
+        ------
+        BootstrapError
+            The API server refuses this node for good.
+        """
+        wait_s = 0.1
+        while True:
+            try:
+                await self._register()
+                return
+            except ApiUnavailable as error:
+                log.warning("cannot register yet", error=error.message)
+            except ApiError as error:
+                # The node's rights reach the API server's caches a moment after they are granted.
+                if not error.transient and (error.context["status"] != 403 or wait_s > 2):
+                    raise BootstrapError(
+                        f"node {self._config.node_name} cannot register: {error.message}",
+                        remedy="check the node's rights (group system:nodes) and name",
+                        node=self._config.node_name,
+                    ) from error
+            await asyncio.sleep(wait_s)
+            wait_s = min(5.0, wait_s * 2)
+
+    async def _register(self) -> None:
+        try:
+            created = await self._api.create("/api/v1/nodes", nodeobject.node(self._facts, time.time()))
+            log.info("registered", node=self._config.node_name)
+        except ApiError as error:
+            if error.context["reason"] != "AlreadyExists":
+                raise
+            created = await self._api.patch(self._path, nodeobject.node_patch(self._facts))
+            lacking = nodeobject.missing_taints(created)
+            if lacking:
+                log.warning(
+                    "the Node lacks taints that only an administrator may add", taints=",".join(lacking)
+                )
+        self._uid = created["metadata"]["uid"]
+        self._conditions = created.get("status", {}).get("conditions") or []
+        await self.report()
+        await self.renew()
+
+    async def report(self) -> None:
+        """Write the node's status with fresh heartbeats."""
+        now = time.time()
+        status = nodeobject.status(self._facts, now, self._conditions)
+        answer = await self._api.patch(f"{self._path}/status", {"status": status}, STRATEGIC)
+        self._conditions = answer.get("status", {}).get("conditions") or []
+        self._reported_at = now
+
+    async def renew(self) -> None:
+        """Renew the Lease, creating it if need be."""
+        now = time.time()
+        try:
+            await self._api.patch(
+                f"{_LEASES}/{self._config.node_name}", nodeobject.lease_renewal(self._config.node_name, now)
+            )
+        except ApiError as error:
+            if error.context["status"] != 404:
+                raise
+            await self._api.create(_LEASES, nodeobject.lease(self._config.node_name, self._uid, now))
+
+    async def keep_lease(self) -> None:
+        """Renew the Lease until cancelled."""
+        await self._forever(self.renew, self._config.intervals.lease_s, "renew the lease")
+
+    async def keep_node(self) -> None:
+        """Look after the Node until cancelled: report what changed, and heartbeats now and then; register again if it
+        was deleted."""
+        await self._forever(self._check, self._config.intervals.node_check_s, "report the node's status")
+
+    async def _check(self) -> None:
+        disk = machine.disk(self._config.dir)
+        changed = disk.full != self._facts.disk.full
+        self._facts = dataclasses.replace(self._facts, disk=disk)
+        try:
+            if changed or time.time() - self._reported_at >= self._config.intervals.node_report_s:
+                if changed:
+                    log.warning("disk", full=disk.full, free_bytes=disk.free_bytes)
+                await self.report()
+                return
+            found = await self._api.get(self._path)
+            self._conditions = found.get("status", {}).get("conditions") or []
+            if found["metadata"]["uid"] != self._uid or not self._says_ready():
+                # Somebody made the Node anew, or the controller gave us up for dead while we were away.
+                self._uid = found["metadata"]["uid"]
+                await self.report()
+        except ApiError as error:
+            if error.context["status"] != 404:
+                raise
+            log.warning("the Node object is gone; registering again", node=self._config.node_name)
+            await self.register()
+
+    def _says_ready(self) -> bool:
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in self._conditions)
+
+    async def _forever(self, action: Callable[[], Awaitable[None]], period_s: float, what: str) -> None:
+        failing = False
+        while True:
+            await asyncio.sleep(period_s * random.uniform(0.9, 1.1) if not failing else min(1.0, period_s))
+            try:
+                await action()
+                if failing:
+                    log.info(f"can {what} again")
+                failing = False
+            except (ApiError, ApiUnavailable) as error:
+                if not failing:
+                    log.warning(f"cannot {what}; trying on", error=error.message)
+                failing = True

@@ -1,0 +1,194 @@
+"""The node's side of the sandbox: engines by name, compiled modules, runs that outlive the agent.
+
+An attempt of a container has one id, ``<pod uid>.<container>.<attempt>``, and the sandbox writes it down before the
+module starts and refuses it afterwards. So the sandbox's records are the node's ledger: what ran is known to a new
+agent, and nothing runs twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasmlab.errors import SandboxError, Unsupported, WorkerLost
+from wasmlab.node import log
+
+if TYPE_CHECKING:
+    from wasmlab.engines.cache import CompileCache
+    from wasmlab.sandbox import AsyncSandbox, Outcome, Run, RunSpec
+
+
+@dataclass(frozen=True)
+class RunId:
+    """One attempt of one container."""
+
+    uid: str
+    container: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.uid}.{self.container}.{self.attempt}"
+
+    @classmethod
+    def parse(cls, text: str) -> RunId | None:
+        """Read it back; None for an id that somebody else made."""
+        parts = text.split(".")
+        if len(parts) != 3 or not parts[2].isdigit():
+            return None
+        return cls(parts[0], parts[1], int(parts[2]))
+
+
+class Runtime:
+    """Engines of this node.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the sandboxes keep their sockets and records.
+    workers : int
+        Idle workers per engine.
+    compiles : int
+        How many modules may be compiled at once.
+    """
+
+    def __init__(self, directory: Path, *, workers: int, compiles: int, starts: int = 16) -> None:
+        from wasmlab.engines import CompileCache, names
+
+        self.names: tuple[str, ...] = names()
+        self._directory = directory
+        self._workers = workers
+        self._cache: CompileCache = CompileCache()
+        self._compiling = asyncio.Semaphore(compiles)
+        self._starting = asyncio.Semaphore(starts)
+        self._sandboxes: dict[str, AsyncSandbox] = {}
+        self._connecting: dict[str, asyncio.Lock] = {name: asyncio.Lock() for name in self.names}
+
+    async def sandbox(self, engine: str) -> AsyncSandbox:
+        """The sandbox of an engine, started or found running.
+
+        Raises
+        ------
+        Unsupported
+            There is no such engine here.
+        """
+        from wasmlab.sandbox import AsyncSandbox
+
+        if engine not in self._connecting:
+            raise Unsupported(
+                f"this node has no engine {engine!r}",
+                remedy=f"one of {', '.join(self.names)}",
+                capability="engine",
+            )
+        found = self._sandboxes.get(engine)
+        if found is not None and found.alive:
+            return found
+        async with self._connecting[engine]:
+            found = self._sandboxes.get(engine)
+            if found is None or not found.alive:
+                found = await AsyncSandbox.connect(
+                    engine, self._directory, workers=self._workers, cache=self._cache
+                )
+                self._sandboxes[engine] = found
+            return found
+
+    async def prepare(self, engine: str, spec: RunSpec) -> Path:
+        """Return the compiled form of the spec's module, compiling it if need be; the loop goes on meanwhile.
+
+        Raises
+        ------
+        InvalidModule, Unsupported
+            The engine refuses the module, or cannot do what the spec asks for.
+        """
+        from wasmlab.engines import get
+
+        adapter = get(engine)
+        adapter.check(spec)
+        found = self._cache.peek(adapter, spec)
+        if found is not None:
+            return found
+        async with self._compiling:
+            return await asyncio.to_thread(self._cache.artifact, adapter, spec.module, spec.digest, spec=spec)
+
+    async def start(self, engine: str, run_id: RunId, spec: RunSpec, artifact: Path, log_path: Path) -> Run:
+        """Start a run that has never been started before.
+
+        Raises
+        ------
+        SandboxError
+            It was, or the sandbox cannot be reached.
+        """
+        for last in (False, True):
+            sandbox = await self.sandbox(engine)
+            try:
+                async with self._starting:
+                    return await sandbox.start(str(run_id), spec, log_path=log_path, artifact=artifact)
+            except WorkerLost:
+                if last:
+                    raise
+                # The zygote died under it. Whether the run was begun is on record; only if not may it be begun again.
+                with contextlib.suppress(KeyError):
+                    return await self.attach(engine, run_id)
+        raise AssertionError("unreachable")
+
+    async def outcome(self, engine: str, run_id: RunId, run: Run) -> Outcome:
+        """Wait for a run's end, through the loss of its zygote (the next one knows what is known).
+
+        Raises
+        ------
+        SandboxError
+            Nothing is known.
+        """
+        try:
+            return await run.wait()
+        except WorkerLost as error:
+            log.warning("lost a zygote", engine=engine, run=run_id, error=error.message)
+            try:
+                return await (await self.attach(engine, run_id)).wait()
+            except KeyError:
+                raise error from None
+
+    def started_at(self, run_id: RunId) -> float | None:
+        """When a recorded run began, unix seconds, if that was written down."""
+        try:
+            state = json.loads((self._directory / "runs" / str(run_id) / "state.json").read_bytes())
+            return float(state["started_at"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    async def recorded(self) -> dict[RunId, str]:
+        """All runs that are on record, with their engines."""
+        found: dict[RunId, str] = {}
+        runs = self._directory / "runs"
+        if not runs.is_dir() or not any(runs.iterdir()):
+            return found  # no reason to start a zygote for each engine
+        for engine in self.names:
+            for text in await (await self.sandbox(engine)).list():
+                run_id = RunId.parse(text)
+                if run_id is None:
+                    log.warning("a run that is not this node's", id=text, engine=engine)
+                else:
+                    found[run_id] = engine
+        return found
+
+    async def attach(self, engine: str, run_id: RunId) -> Run:
+        """Take up a recorded run."""
+        return await (await self.sandbox(engine)).attach(str(run_id))
+
+    async def forget(self, engine: str, run_id: RunId) -> None:
+        """Remove the record of a run that has ended."""
+        try:
+            await (await self.sandbox(engine)).forget(str(run_id))
+        except (SandboxError, KeyError) as error:
+            log.debug("cannot forget a run", id=run_id, error=error)
+
+    async def aclose(self, *, kill: bool) -> None:
+        """Let go of the sandboxes; with `kill`, end whatever runs in them."""
+        for sandbox in self._sandboxes.values():
+            try:
+                await (sandbox.shutdown() if kill else sandbox.aclose())
+            except SandboxError as error:
+                log.warning("closing a sandbox", error=error)

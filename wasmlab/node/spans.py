@@ -1,0 +1,56 @@
+"""When what happened to a pod, on CLOCK_MONOTONIC: one JSON line per pod in ``spans.jsonl``.
+
+Every span begins when this node first saw the pod; its end is the moment of the phase. Whoever knows when the API write
+began (the bench) puts that in place of the start: the clock is the same on one host.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import orjson
+
+PHASES = ("seen", "pulled", "compiled", "started", "first_byte", "exited", "status_written")
+_ROTATE_BYTES = 64 << 20
+
+
+class PodSpans:
+    """The moments of one pod."""
+
+    __slots__ = ("ends", "seen_ns")
+
+    def __init__(self) -> None:
+        self.seen_ns = time.monotonic_ns()
+        self.ends: dict[str, int] = {"seen": self.seen_ns}
+
+    def mark(self, phase: str, end_ns: int | None = None) -> None:
+        """Note a phase; only the first time counts (a restarted container is another story)."""
+        self.ends.setdefault(phase, time.monotonic_ns() if end_ns is None else end_ns)
+
+
+class SpanLog:
+    """Appends to the file; a line is one write, so readers never see half of one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, *, uid: str, namespace: str, name: str, engine: str, spans: PodSpans) -> None:
+        """Append one pod."""
+        line = {
+            "uid": uid,
+            "namespace": namespace,
+            "name": name,
+            "engine": engine,
+            "spans": [[p, spans.seen_ns, spans.ends[p]] for p in PHASES if p in spans.ends],
+        }
+        self._file.write(orjson.dumps(line) + b"\n")
+        if self._file.tell() > _ROTATE_BYTES:
+            self._file.close()
+            self._path.replace(self._path.with_suffix(".1.jsonl"))
+            self._file = self._path.open("ab", buffering=0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

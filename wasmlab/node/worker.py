@@ -1,0 +1,330 @@
+"""One pod's life on this node.
+
+The worker starts the pod's containers (init containers one after the other, then the others side by side), has the
+status written when it changes, and ends the pod when it is told to: by deletion, by its deadline, by the agent.
+Ending goes one way: no more starts, SIGTERM to what runs, SIGKILL after the grace period, the last status, and then,
+for a deleted pod, its removal from the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+
+from wasmlab.node import events, log, podspec, states
+from wasmlab.node.container import ContainerTask
+from wasmlab.node.kubeapi import ApiError, ApiUnavailable, Json
+from wasmlab.node.podstatus import (
+    ContainerRecord,
+    PodFacts,
+    Verdict,
+    build,
+    ended_of,
+    initial_reason,
+    parse_time,
+)
+from wasmlab.node.runtime import RunId
+from wasmlab.node.services import Services
+from wasmlab.node.spans import PodSpans
+from wasmlab.node.states import State
+from wasmlab.node.statuswriter import Gone, StatusWriter, Urgency
+
+_KILL_WAIT_S = 10.0  # SIGKILL needs no longer; if it does, the machine has other troubles
+_REMOVED_GRACE_S = 2.0
+_BUSY = frozenset({State.QUEUED, State.PULLING, State.CREATING})
+# References: k8s.io/kubernetes/pkg/kubelet/active_deadline.go
+DEADLINE_REASON = "DeadlineExceeded"
+DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+
+
+class PodWorker:
+    """One pod.
+
+    Parameters
+    ----------
+    services : Services
+        The node.
+    pod : dict
+        The pod as first seen.
+    runs : dict of RunId to engine
+        Runs of this pod that an earlier agent left on record.
+    """
+
+    def __init__(self, services: Services, pod: Json, runs: dict[RunId, str] | None = None) -> None:
+        self._services = services
+        self.pod = pod
+        self.uid: str = pod["metadata"]["uid"]
+        self.spans = PodSpans()
+        self._krustlet = podspec.semantics_of(pod, services.config.restart_semantics) == "krustlet"
+        self.policy: str | None = "Never" if self._krustlet else pod["spec"].get("restartPolicy")
+        status = pod.get("status") or {}
+        start = status.get("startTime")
+        self.start_time = parse_time(start) if start else time.time()
+        # A pod that was over before this agent knew it is not run; its runs on record serve only its logs.
+        self.over = self._was_over = status.get("phase") in ("Succeeded", "Failed")
+        self.stopping = False
+        self._terminal = False
+        self._verdict: Verdict | None = None
+        self._conditions = status.get("conditions") or []
+        self.containers = self._make_containers(status, runs or {})
+        self._writer = StatusWriter(
+            services.api,
+            pod,
+            self._status,
+            hold_s=services.hold_s,
+            gate=services.gate,
+            on_written=self._on_written,
+        )
+        self._writing: asyncio.Task[None] | None = None
+        self._driving: asyncio.Task[None] | None = None
+        self._deleting: asyncio.Task[None] | None = None
+        self.closed = asyncio.Event()
+
+    # ---- what the manager and the endpoint call ----
+
+    def start(self) -> None:
+        """Begin."""
+        if not self._was_over:
+            self._writing = self._spawn(self._writer.run())
+            self._driving = self._spawn(self._drive())
+        self.update(self.pod)
+
+    def update(self, pod: Json) -> None:
+        """Take note of a change made through the API."""
+        self.pod = pod
+        if pod["metadata"].get("deletionTimestamp"):
+            if self._deleting is None:
+                self._deleting = self._spawn(self._delete())
+        elif not self.over:
+            for container in self.containers:
+                container.retry_now()
+
+    async def removed(self) -> None:
+        """The pod is gone from the API (removed by us, by force, or while nobody looked): end it, keep nothing."""
+        if self._deleting is not None:
+            self._deleting.cancel()
+        await self._stop(_REMOVED_GRACE_S)
+        self.over = True
+        if self._writing is not None:
+            self._writing.cancel()
+        for container in self.containers:
+            for run_id, engine in list(container.runs.items()):
+                await self._services.runtime.forget(engine, run_id)
+        await asyncio.to_thread(shutil.rmtree, self.directory, True)
+        self.closed.set()
+
+    async def end(self, grace_s: float) -> None:
+        """End it with the agent (``--drain``): what runs is stopped and reported, nothing is started again."""
+        await self._stop(grace_s)
+        self._finish()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until what is known is written."""
+        if not self._was_over:
+            with contextlib.suppress(Gone):
+                await self._writer.flushed()
+
+    async def abandon(self) -> None:
+        """The agent ends: let go, leave running modules running."""
+        tasks = [task for task in (self._driving, self._writing, self._deleting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether nothing may be started any more."""
+        return self.stopping or bool(self.pod["metadata"].get("deletionTimestamp"))
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is on its way somewhere, as opposed to running quietly or being over."""
+        return not self.over and any(c.record.state in _BUSY for c in self.containers)
+
+    @property
+    def directory(self) -> Path:
+        """The pod's own directory: logs and emptyDir volumes."""
+        return self._services.config.pods_dir / self.uid
+
+    def find(self, container: str) -> ContainerTask | None:
+        """A container by name."""
+        return next((c for c in self.containers if c.record.name == container), None)
+
+    def changed(self, urgency: Urgency) -> None:
+        """Have the status written."""
+        self._writer.want(urgency)
+
+    # ---- making and reporting ----
+
+    def _make_containers(self, status: Json, runs: dict[RunId, str]) -> list[ContainerTask]:
+        spec = self.pod["spec"]
+        inits = spec.get("initContainers") or []
+        reported = (
+            status.get("initContainerStatuses") or [],
+            status.get("containerStatuses") or [],
+        )
+        known = {one["name"]: one for statuses in reported for one in statuses}
+        result = []
+        for init, container in [*((True, c) for c in inits), *((False, c) for c in spec["containers"])]:
+            name = container["name"]
+            before = known.get(name, {})
+            mine = {r: e for r, e in sorted(runs.items(), key=lambda i: i[0].attempt) if r.container == name}
+            record = ContainerRecord(
+                name=name,
+                image=container["image"],
+                init=init,
+                reason=initial_reason(bool(inits), init),
+                restarts=int(before.get("restartCount") or 0),
+                image_id=before.get("imageID") or "",
+            )
+            last = (before.get("lastState") or {}).get("terminated")
+            record.last = ended_of(last) if last else None
+            default = self._services.config.engine
+            task = ContainerTask(
+                self._services, self, container, record, podspec.engine_of(self.pod, name, default), mine
+            )
+            if mine:
+                task.adopt = list(mine)[-1]
+                task.engine = mine[task.adopt]
+                record.restarts = max(record.restarts, task.adopt.attempt)
+                record.run_id = str(task.adopt)
+            elif {"running", "terminated"} & set(before.get("state") or ()):
+                # It ran, and its record is gone with the sandbox's directory. The same attempt must not run again:
+                # taking up what is not there reports the run as lost, and restartPolicy decides.
+                task.adopt = RunId(self.uid, name, record.restarts)
+            task.crash.resume(record.restarts)
+            result.append(task)
+        return result
+
+    def _status(self) -> Json:
+        facts = PodFacts(
+            host_ip=self._services.config.address,
+            start_time=self.start_time,
+            now=time.time(),
+            krustlet=self._krustlet,
+            terminal=self._terminal,
+            verdict=self._verdict,
+            previous=self._conditions,
+        )
+        return build([c.record for c in self.containers], self.policy, facts)
+
+    def _on_written(self, status: Json) -> None:
+        self._conditions = status["conditions"]
+        if status["phase"] in ("Succeeded", "Failed") and "status_written" not in self.spans.ends:
+            self.spans.mark("status_written")
+            meta = self.pod["metadata"]
+            self._services.spans.write(
+                uid=self.uid,
+                namespace=meta["namespace"],
+                name=meta["name"],
+                engine=self.containers[-1].engine,
+                spans=self.spans,
+            )
+
+    def _event(self, kind: str, reason: str, message: str, container: ContainerRecord | None = None) -> None:
+        name, init = (container.name, container.init) if container else ("", False)
+        self._services.recorder.pod(self.pod, kind, reason, message, name, init)
+
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        return asyncio.create_task(self._guard(work))
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:  # a bug must be seen, and must not take the other pods with it
+            log.error("pod worker failed", exc_info=error, pod=podspec.key(self.pod), uid=self.uid)
+
+    # ---- the pod's way ----
+
+    async def _drive(self) -> None:
+        """Containers from first to last."""
+        self.changed(Urgency.LAZY)
+        seconds = self.pod["spec"].get("activeDeadlineSeconds")
+        timer = self._spawn(self._deadline(float(seconds))) if seconds else None
+        try:
+            await self._run_containers()
+        finally:
+            if timer is not None and not self.stopping:
+                timer.cancel()
+        if not self.stopping:  # else whoever stopped it writes the end
+            self._finish()
+
+    async def _run_containers(self) -> None:
+        for container in self.containers:
+            if container.record.init:
+                await container.run()
+                if container.record.ended is None or container.record.ended.exit_code != 0:
+                    return
+        mains = [c for c in self.containers if not c.record.init]
+        for container in mains:
+            if container.record.reason == states.POD_INITIALIZING:
+                container.record.move(container.record.state, states.CONTAINER_CREATING)
+        if len(mains) == 1:  # the usual pod needs no task of its own for its container
+            await mains[0].run()
+            return
+        async with asyncio.TaskGroup() as group:
+            for container in mains:
+                group.create_task(container.run())
+
+    def _finish(self) -> None:
+        """Nothing of this pod will run any more: say how it ended."""
+        self._terminal = True
+        self.over = True
+        self.changed(Urgency.NOW)
+
+    async def _deadline(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, self.start_time + seconds - time.time()))
+        self._verdict = Verdict("Failed", DEADLINE_REASON, DEADLINE_MESSAGE)
+        self._event(events.NORMAL, DEADLINE_REASON, DEADLINE_MESSAGE)
+        grace = self.pod["spec"].get("terminationGracePeriodSeconds")
+        await self._stop(30.0 if grace is None else float(grace))
+        self._finish()
+
+    async def _stop(self, grace_s: float) -> None:
+        """End every container; return when all have ended."""
+        self.stopping = True
+        for container in self.containers:
+            if container.record.running:
+                self._event(
+                    events.NORMAL, "Killing", f"Stopping container {container.record.name}", container.record
+                )
+            await container.stop(signal.SIGTERM)
+        if self._driving is None or self._driving.done():
+            return
+        _, rest = await asyncio.wait({self._driving}, timeout=max(0.1, grace_s))
+        if rest:
+            for container in self.containers:
+                await container.stop(signal.SIGKILL)
+            _, rest = await asyncio.wait(rest, timeout=_KILL_WAIT_S)
+        if rest:
+            log.error("a pod does not end", pod=podspec.key(self.pod), uid=self.uid)
+
+    async def _delete(self) -> None:
+        """The pod is to go: end it, say how it ended, remove it from the API."""
+        meta = self.pod["metadata"]
+        if not self.over:
+            await self._stop(float(meta.get("deletionGracePeriodSeconds") or 0))
+            self._finish()
+        await self.settle()
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
+        # With the UID: never remove a pod that was made under this name meanwhile.
+        body = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
+        wait_s = 0.1
+        while not self._writer.gone:
+            try:
+                await self._services.api.delete(path, body)
+                return
+            except ApiError as error:
+                if error.context["status"] in (404, 409):
+                    return
+                log.warning("cannot remove a pod; trying on", pod=podspec.key(self.pod), error=error.message)
+            except ApiUnavailable:
+                pass  # the watch says so already
+            await asyncio.sleep(wait_s)
+            wait_s = min(10.0, wait_s * 2)
