@@ -170,7 +170,8 @@ class AiohttpTransport:
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"wasmlab/{wasmlab.__version__}"},
+            # identity: with a compressed transfer, announced size and digest would not be those of the bytes.
+            headers={"User-Agent": f"wasmlab/{wasmlab.__version__}", "Accept-Encoding": "identity"},
             auto_decompress=False,
             trust_env=False,
         )
