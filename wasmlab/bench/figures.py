@@ -290,9 +290,10 @@ def idle_memory(
     image = pods.image(fixture("sleep"), "sleep")
 
     def everything() -> memory.Memory:
-        zygotes = [one.pid for one in processes.sandboxes_under(node_dir)]
-        workers = [child for zygote in zygotes for child in memory.children(zygote)]
-        return memory.total([*zygotes, *workers, *([agent] if agent else [])])
+        # Workers have the zygote's command line, and are found as it is; children are looked up all the same.
+        found = {one.pid for one in processes.sandboxes_under(node_dir)}
+        found |= {child for pid in found for child in memory.children(pid)}
+        return memory.total(found | ({agent} if agent else set()))
 
     # One first, so that pulling, compiling and growing once are not counted as fifty pods' memory.
     names = []

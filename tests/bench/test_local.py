@@ -1,0 +1,118 @@
+"""Small real measurements in the sandbox: every mode, both engines, nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import pytest
+
+from wasmlab.bench.environment import fingerprint
+from wasmlab.bench.local import LocalExecutor
+from wasmlab.bench.plan import CONTROLS, Arm, Plan, cross
+from wasmlab.bench.runner import carry_out, stack_of
+from wasmlab.cluster.processes import sandboxes_under
+from wasmlab.engines import CompileCache
+from wasmlab.modules import workloads
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> CompileCache:
+    return CompileCache(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def results(cache):
+    from wasmlab.bench.control import ControlExecutor
+
+    arms = cross(("local",), ("wasmtime", "wasmer"), ("cold", "cached", "warm"), [workloads.get("hello")])
+    with stack_of({"local": LocalExecutor(cache), "control": ControlExecutor()}) as executors:
+        return carry_out(Plan(arms, 3, seed=2), executors, fingerprint(), quiet=True)
+
+
+def test_every_arm_ran_and_gave_the_right_answer(results) -> None:
+    assert [row["error"] for row in results.failures] == []
+    assert len(results.rows) == 3 * (6 + len(CONTROLS))
+    frame = results.frame
+    assert frame.loc[frame["path"] == "local", "first_byte_ns"].notna().all()
+    assert (frame["first_byte_ns"].dropna() <= frame.loc[frame["first_byte_ns"].notna(), "total_ns"]).all()
+    assert set(frame.loc[frame["engine"] == "wasmtime", "engine_version"]) == {
+        fingerprint()["engines"]["wasmtime"]
+    }
+
+
+def test_modes_differ_as_they_are_defined_to(results) -> None:
+    frame = results.frame
+    frame = frame[frame["path"] == "local"]
+    assert frame.loc[frame["mode"] == "cold", "compile_ns"].notna().all()
+    assert frame.loc[frame["mode"] != "cold", "compile_ns"].isna().all()
+    assert frame.loc[frame["mode"] != "warm", "import_ns"].notna().all()
+    assert frame.loc[frame["mode"] == "warm", "import_ns"].isna().all()
+    for engine in ("wasmtime", "wasmer"):
+        own = frame[frame["engine"] == engine].groupby("mode")["total_ns"].median()
+        # A new interpreter and an import take tens of milliseconds; an idle worker has both behind it.
+        assert own["warm"] < own["cached"] and own["warm"] < own["cold"]
+
+
+def test_phases_lie_within_the_total(results) -> None:
+    frame = results.frame
+    frame = frame[(frame["path"] == "local") & (frame["engine"] == "wasmtime")]
+    assert frame["run_ns"].notna().all()
+    phases = ["spawn_ns", "import_ns", "compile_ns", "load_ns", "instantiate_ns", "run_ns"]
+    assert (frame[phases].fillna(0).sum(axis=1) <= frame["total_ns"]).all()
+
+
+def test_a_cold_run_leaves_the_cache_alone(tmp_path: Path) -> None:
+    with LocalExecutor(CompileCache(tmp_path)) as executor:
+        row = executor.run(Arm("local", "wasmtime", "cold", "hello"))
+    assert row["ok"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_nothing_is_left_running(cache) -> None:
+    with LocalExecutor(cache) as executor:
+        executor.run(Arm("local", "wasmtime", "warm", "hello"))
+        executor.run(Arm("local", "wasmtime", "cached", "hello"))
+        scratch = executor._scratch
+        assert sandboxes_under(scratch)  # the warm one is still there
+    deadline = time.monotonic() + 5  # workers die with their zygote, a moment later
+    while sandboxes_under(scratch) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sandboxes_under(scratch) == []
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("engine", ["wasmtime", "wasmer"])
+def test_kernels_and_input(engine: str, cache) -> None:
+    names = ("sha256/small", "nbody/small", "churn/small", "sort/small", "print/small", "boolector/factor")
+    with LocalExecutor(cache) as executor:
+        for name in names:
+            row = executor.run(Arm("local", engine, "warm", name))
+            assert row["error"] is None, f"{name} on {engine}: {row['error']}"
+            assert row["exit_code"] == workloads.get(name).expected_exit
+
+
+def test_a_wrong_answer_is_a_failed_run(cache, monkeypatch) -> None:
+    wrong = dataclasses.replace(workloads.get("hello"), expected_stdout="something else\n")
+    monkeypatch.setattr(workloads, "get", lambda name: wrong)
+    with LocalExecutor(cache) as executor:
+        row = executor.run(Arm("local", "wasmtime", "warm", "hello"))
+    assert row["ok"] is False
+    assert "wrong output: b'hello from stdout!" in row["error"]
+    assert row["total_ns"] > 0
+
+
+def test_a_trap_is_a_row_with_its_reason(cache, monkeypatch) -> None:
+    from wasmlab.modules import Module
+    from wasmlab.modules.files import fixture
+
+    trap = dataclasses.replace(
+        workloads.get("hello"), file="fixtures/trap.wasm", digest=Module.from_file(fixture("trap")).digest
+    )
+    monkeypatch.setattr(workloads, "get", lambda name: trap)
+    arms = (Arm("local", "wasmtime", "warm", "hello"),)
+    with stack_of({"local": LocalExecutor(cache)}) as executors:
+        results = carry_out(Plan(arms, 2), executors, {"id": "x"}, quiet=True)
+    assert len(results.rows) == len(results.failures) == 2
+    assert all("unreachable" in row["error"] for row in results.rows)
