@@ -38,10 +38,12 @@ def test_presets_only_name_parameters_that_exist(notebook: dict[str, Any]) -> No
         assert all(type(value) is type(declared[name].default) for name, value in values.items())
 
 
-def test_cells_are_short(notebook: dict[str, Any]) -> None:
+def test_cells_are_short_and_narrow(notebook: dict[str, Any]) -> None:
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            assert len(conventions.source(cell).splitlines()) <= 24, conventions.source(cell)
+        if cell["cell_type"] == "code" and "hide-input" not in conventions.tags(cell):
+            lines = conventions.source(cell).splitlines()
+            assert len(lines) <= 20, conventions.source(cell)
+            assert max(map(len, lines)) <= 105, conventions.source(cell)
 
 
 def test_no_number_of_a_measurement_is_written_into_the_text() -> None:

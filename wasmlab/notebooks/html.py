@@ -24,7 +24,7 @@ main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
 .wasmlab-nav a { color: #1f5fa8; text-decoration: none; }
 .wasmlab-nav .grow { flex: 1; }
 .jp-InputPrompt, .jp-OutputPrompt { display: none; }
-.jp-OutputArea-output { overflow-x: auto; }
+.jp-OutputArea-output, .jp-InputArea-editor .highlight { overflow-x: auto; }
 .jp-OutputArea-output pre { white-space: pre; }
 .jp-RenderedHTMLCommon { line-height: 1.55; }
 .jp-RenderedHTMLCommon table { margin: .3rem 0 .8rem; }
@@ -63,7 +63,13 @@ def render(notebook: Any, target: Path, *, before: str = "", after: str = "") ->
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
-    config = Config({"HTMLExporter": {"exclude_anchor_links": True}})
+    config = Config(
+        {
+            "HTMLExporter": {"exclude_anchor_links": True},
+            # A diagram is worth looking at, the call that draws it is not.
+            "TagRemovePreprocessor": {"enabled": True, "remove_input_tags": ["hide-input"]},
+        }
+    )
     exporter = HTMLExporter(
         config=config,
         extra_loaders=[DictLoader({"wasmlab.html.j2": _TEMPLATE})],
@@ -109,7 +115,7 @@ def index(rows: Sequence[tuple[str, str, str, str]], plots: Sequence[str], targe
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
 table {{ border-collapse: collapse; }} td, th {{ padding: .3rem 1.2rem .3rem 0; text-align: left; }}
 a {{ color: #1f5fa8; }} .ok {{ color: #23722f; }} .failed, .interrupted {{ color: #a8271f; font-weight: 600; }}
-.plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }}
+.plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); gap: 1rem; }}
 figure {{ margin: 0; }} img {{ max-width: 100%; }} figcaption {{ color: #666; font-size: .85rem; }}
 </style></head><body>
 <h1>wasmlab report</h1><p>WebAssembly on Kubernetes, executed {html.escape(when)}.</p>

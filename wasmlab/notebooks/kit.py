@@ -7,16 +7,22 @@ and results go to its report directory; in JupyterLab they go to ``reports/`` of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasmlab.errors import NotReady
 from wasmlab.notebooks import diagrams
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from wasmlab.bench.store import Results
+    from wasmlab.cluster import Cluster
+    from wasmlab.sandbox.spec import CapturedOutcome
 
 
 def repository() -> Path:
@@ -134,10 +140,49 @@ def say(*sentences: str) -> Any:
     return Markdown("\n\n".join(sentences))
 
 
-def joined(items: Iterable[str], word: str = "and") -> str:
-    """Write a list as a phrase: ``a, b and c``."""
-    words = list(items)
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {word} {words[-1]}" if words else ""
+def ending(outcome: CapturedOutcome) -> str:
+    """Say how a run ended: its exit code and last line, or the reason of the trap."""
+    if outcome.trap:
+        return f"trap: {outcome.trap.replace('_', ' ')}"
+    said = outcome.stdout.decode(errors="replace").strip().splitlines()
+    return f"exit code {outcome.exit_code}" + (f", printed {said[-1]!r}" if said else "")
+
+
+def provenance(results: Results) -> str:
+    """Say when and where results were measured, and whether they came with the repository."""
+    return ("recorded " if results.is_recorded else "") + results.where
+
+
+def until(look: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
+    """Look again and again until there is something, and return it.
+
+    Parameters
+    ----------
+    look : callable
+        Returns something true when there is something to return.
+    timeout_s : float
+        The deadline, in seconds.
+    what : str
+        What is waited for, for the error.
+
+    Raises
+    ------
+    NotReady
+        At the deadline.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (found := look()):
+        if time.monotonic() >= deadline:
+            raise NotReady(f"waited {timeout_s:g} s for {what or 'something'}, in vain", events=[])
+        time.sleep(0.05)
+    return found
+
+
+def kubernetes_version(cluster: Cluster) -> str:
+    """Return the version that the API server names."""
+    from kubernetes import client
+
+    return str(client.VersionApi(cluster.api).get_code().git_version)
 
 
 def footer(kubernetes: str | None = None) -> Any:

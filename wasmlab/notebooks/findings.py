@@ -1,0 +1,177 @@
+"""What results say, in words and rows. Pure: no number is written here, all are computed from the data.
+
+A sentence that claims a difference is only made if the 95 % interval of the ratio of medians excludes 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.bench import stats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from wasmlab.bench.stats import Interval
+    from wasmlab.bench.store import Results
+
+PATHS = {"local": "in the sandbox", "node": "as a Pod"}
+
+
+def times(results: Results, value: str, **arm: str) -> pd.Series:
+    """Return the measured values of one arm, in nanoseconds; failed runs are left out.
+
+    Parameters
+    ----------
+    value : str
+        A column, e.g. ``"first_byte_ns"``.
+    **arm : str
+        Any of ``path``, ``engine``, ``mode``, ``workload``.
+    """
+    frame = results.frame
+    for column, wanted in {"ok": True, **arm}.items():
+        frame = frame[frame[column] == wanted]
+    return frame[value].dropna().astype(float)
+
+
+def ratio(results: Results, value: str, above: dict[str, str], below: dict[str, str]) -> Interval:
+    """Return how many times longer one arm takes than another."""
+    return stats.ratio_of_medians(times(results, value, **above), times(results, value, **below))
+
+
+def starts(results: Results, workload: str = "hello") -> pd.DataFrame:
+    """Return median, interval and p95 of the time to the first byte for every arm, in milliseconds."""
+    frame = results.frame
+    frame = frame[(frame["workload"] == workload) & (frame["path"] != "control")]
+    table = stats.summarize(frame, "first_byte_ns", by=("path", "engine", "mode"))
+    order = {name: place for place, name in enumerate(("local", "node", "cold", "cached", "warm"))}
+    table = table.sort_values(["path", "engine", "mode"], key=lambda column: column.map(order).fillna(0))
+    return table[["path", "engine", "mode", "n", "failed", "median", "low", "high", "p95"]]
+
+
+def about_failures(results: Results) -> str:
+    """Say in one line how many runs failed, and what the first one said."""
+    failed = results.failures
+    if not failed:
+        return f"none of {len(results.rows)} runs failed"
+    first = failed[0]
+    arm = "/".join(str(first[key]) for key in ("path", "engine", "mode", "workload"))
+    return f"{len(failed)} of {len(results.rows)} runs failed; the first was {arm}: {first['error']}"
+
+
+def about_starts(results: Results, engines: Sequence[str], workload: str = "hello") -> list[str]:
+    """Say what compiling ahead, a running engine, and Kubernetes each do to the time to the first byte."""
+    sentences = []
+    for engine in engines:
+        arm = {"engine": engine, "workload": workload}
+        cold, cached, warm = ({"path": "local", "mode": mode, **arm} for mode in ("cold", "cached", "warm"))
+        if any(times(results, "first_byte_ns", **one).empty for one in (cold, cached, warm)):
+            sentences.append(
+                f"On **{engine}** not every kind of start succeeded, so there is nothing to compare."
+            )
+            continue
+        compiling = ratio(results, "first_byte_ns", cold, cached)
+        running = ratio(results, "first_byte_ns", cached, warm)
+        text = (
+            f"On **{engine}**, {_times(compiling, 'compiling ahead')}, "
+            f"and {_times(running, 'an engine that runs already')}."
+        )
+        pod, local = (
+            times(results, "first_byte_ns", path=path, mode="warm", **arm) for path in ("node", "local")
+        )
+        if len(pod) and len(local):
+            rest = 1 - local.median() / pod.median()
+            text += (
+                f" As a Pod the same start takes {pod.median() / 1e6:.1f} ms: "
+                f"{local.median() / 1e6:.2f} ms of that is WebAssembly, {rest:.0%} is Kubernetes."
+            )
+        sentences.append(text)
+    return sentences
+
+
+def _times(interval: Interval, what: str) -> str:
+    if interval.low > 1:
+        return (
+            f"{what} makes the first byte come **{interval.value:.1f} times** sooner "
+            f"({interval.low:.1f} to {interval.high:.1f})"
+        )
+    return f"{what} makes no difference beyond chance here"
+
+
+def against_control(
+    results: Results, engines: Sequence[str], workload: str = "hello"
+) -> list[dict[str, str]]:
+    """Compare every start with starting native processes in the same minutes."""
+    rows = []
+    for engine in engines:
+        for mode in ("cold", "cached", "warm"):
+            row = {"engine": engine, "start": mode}
+            for control, label in (("true", "/bin/true"), ("python", "Python")):
+                found = ratio(
+                    results,
+                    "total_ns",
+                    {"path": "local", "engine": engine, "mode": mode, "workload": workload},
+                    {"path": "control", "workload": control},
+                )
+                row[f"times as long as {label}"] = f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            rows.append(row)
+    return rows
+
+
+def execution_ratios(
+    results: Results, engines: Sequence[str], workloads: Sequence[str]
+) -> dict[str, Interval]:
+    """Return, for every workload, how many times longer the last engine takes than the first."""
+    arm = {"path": "local", "mode": "warm"}
+    return {
+        name: ratio(
+            results,
+            "total_ns",
+            {**arm, "engine": engines[-1], "workload": name},
+            {**arm, "engine": engines[0], "workload": name},
+        )
+        for name in workloads
+    }
+
+
+def about_execution(ratios: dict[str, Interval], engines: Sequence[str]) -> list[str]:
+    """Say which engine is faster on what, as far as the intervals allow."""
+    first, second = engines[0], engines[-1]
+    faster = {
+        first: [name for name, interval in ratios.items() if interval.low > 1],
+        second: [name for name, interval in ratios.items() if interval.high < 1],
+    }
+    decided = faster[first] + faster[second]
+    even = [name for name in ratios if name not in decided]
+    sentences = [f"**{engine}** is faster on {phrase(names)}." for engine, names in faster.items() if names]
+    if even:
+        sentences.append(f"There is no difference beyond chance on {phrase(even)}.")
+    return sentences
+
+
+def phrase(items: Sequence[str], word: str = "and") -> str:
+    """Write a list as a phrase: ``a, b and c``."""
+    return f"{', '.join(items[:-1])} {word} {items[-1]}" if len(items) > 1 else "".join(items)
+
+
+def capabilities(engines: Sequence[str]) -> list[dict[str, str]]:
+    """Return one row per capability: what each engine can do, and why not."""
+    from wasmlab import engines as known
+
+    able: dict[str, Any] = {engine: known.get(engine).capabilities for engine in engines}
+    rows = []
+    for name in vars(able[engines[0]]):
+        if name == "notes":
+            continue
+        row = {"capability": name.replace("_", " ")}
+        row |= {engine: "yes" if getattr(has, name) else "no" for engine, has in able.items()}
+        notes = {engine: has.notes[name] for engine, has in able.items() if name in has.notes}
+        same = len(set(notes.values())) == 1 and len(notes) == len(able)
+        row["why, or what is special"] = (
+            next(iter(notes.values()))
+            if same
+            else "; ".join(f"{engine}: {why}" for engine, why in notes.items())
+        )
+        rows.append(row)
+    return rows
