@@ -121,15 +121,18 @@ class Cluster:
         temporary = dir is None
         root = Path(tempfile.mkdtemp(prefix="wasmlab-")) if dir is None else Path(dir).absolute()
         state = StateDir(root)
-        cluster = cls(
-            kubeconfig=state.kubeconfig,
-            state=state,
-            plane=ControlPlane(state, detach=detach),
-            temporary=temporary,
-        )
+        # Only a directory that is kept has to survive a power cut; a crash of the program is survived either way.
+        plane = ControlPlane(state, detach=detach, options=() if temporary else ("--fsync",))
+        cluster = cls(kubeconfig=state.kubeconfig, state=state, plane=plane, temporary=temporary)
         cluster._timeout_s = timeout_s
         try:
             cluster.start()
+        except BaseException:
+            # Only what is ours: the directory may be in use by somebody else's control plane.
+            if temporary:
+                shutil.rmtree(root, ignore_errors=True)
+            raise
+        try:
             for name in nodes if node else ():
                 cluster.add_node(name, engine=engine, args=node_args, timeout_s=timeout_s)
         except BaseException:
@@ -184,10 +187,18 @@ class Cluster:
     # ---------------------------------------------------------------- life
 
     def start(self, timeout_s: float | None = None) -> Cluster:
-        """Start the control plane if it does not run; nodes are started by `add_node`."""
+        """Start the control plane, unless it runs by this object; nodes are started by `add_node`.
+
+        Raises
+        ------
+        ClusterError
+            If the directory is in use by another control plane, or unusable.
+        ProcessError
+            If the control plane does not start.
+        """
         if self.plane is None or self.state is None:
             return self
-        if not self.alive:
+        if not (self.plane.started and self.alive):
             state = self.plane.start(timeout_s or self._timeout_s)
             self.registry = state["registry"]
             self._forget_client()

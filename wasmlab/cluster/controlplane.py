@@ -110,6 +110,11 @@ class ControlPlane:
         return ClusterError(message.strip(), remedy=remedy.strip() or None, returncode=error.returncode)
 
     @property
+    def started(self) -> bool:
+        """Whether this object started it."""
+        return self._child is not None
+
+    @property
     def pid(self) -> int | None:
         """Its process id while it runs."""
         process = self.state.control_plane()

