@@ -304,7 +304,9 @@ def _ratios(
         axis.text(1.02, row, text, transform=transform, fontsize=8.5, va="center")
 
 
-def pod_waterfall(results: Results, run_id: str | None = None) -> Figure:
+def pod_waterfall(
+    results: Results, run_id: str | None = None, *, engine: str | None = None, mode: str | None = None
+) -> Figure:
     """Draw where one pod's time went, from the API write to the observed Succeeded.
 
     Parameters
@@ -312,7 +314,9 @@ def pod_waterfall(results: Results, run_id: str | None = None) -> Figure:
     results : Results
         Rows of the path ``node``.
     run_id : str, optional
-        Which pod; by default the one whose total is the median, so that it is a typical one.
+        Which pod; by default the one whose total is the median of its arm, so that it is a typical one.
+    engine, mode : str, optional
+        Which arm; by default wasmtime and warm, if they were measured.
 
     Returns
     -------
@@ -326,6 +330,10 @@ def pod_waterfall(results: Results, run_id: str | None = None) -> Figure:
     """
     frame = _ok(results.frame, "total_ns")
     frame = frame[frame["path"] == "node"]
+    if run_id is None:
+        for column, wanted, usual in (("engine", engine, "wasmtime"), ("mode", mode, "warm")):
+            own = frame[frame[column] == (wanted or usual)]
+            frame = own if wanted or len(own) else frame
     row = _typical(frame, run_id)
     stages = waterfall(row)
     what = f"{row['workload']} on {row['engine']}, {row['mode']}"
@@ -374,18 +382,20 @@ def _waterfall(stages: Sequence[Stage], title: str, what: str, results: Results)
             axis.barh(row, max(took, total * 0.002), left=start, height=0.68, color=color)
             if row + 1 < len(stages):
                 axis.plot([start + took] * 2, [row + 0.34, row + 1 - 0.34], color="#BBBBBB", linewidth=0.8)
-            inside_left = (start + took) > 0.82 * total and start > 0.18 * total
+            inside = took > 0.3 * total
+            left_of_it = not inside and (start + took) > 0.82 * total
+            at = start + took / 2 if inside else start if left_of_it else start + max(took, total * 0.002)
             axis.annotate(
                 f"{_milliseconds(took)} ms",
-                (start, row) if inside_left else (start + max(took, total * 0.002), row),
-                xytext=(-5 if inside_left else 5, 0),
+                (at, row),
+                xytext=(0 if inside else -5 if left_of_it else 5, 0),
                 textcoords="offset points",
                 va="center",
-                ha="right" if inside_left else "left",
+                ha="center" if inside else "right" if left_of_it else "left",
                 fontsize=9,
-                color=_INK,
+                color=_readable_on(color) if inside else _INK,
             )
-        axis.set_yticks(range(len(stages)), [stage.label for stage in stages])
+        axis.set_yticks(range(len(stages)), [stage.label.replace(", ", ",\n") for stage in stages])
         axis.tick_params(axis="y", length=0, labelcolor=_INK)
         axis.set_ylim(len(stages) - 0.45, -0.6)
         axis.set_xlim(0, total * 1.02)
@@ -636,6 +646,13 @@ def _milliseconds(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def _readable_on(color: str) -> str:
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = to_rgb(color)
+    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45 else _INK
 
 
 def _halo() -> list[Any]:

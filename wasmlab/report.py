@@ -67,7 +67,26 @@ def summary_table(results: Results) -> pd.DataFrame:
     table = stats.summarize(frame, "total_ns")
     first = stats.summarize(frame, "first_byte_ns")
     table["first_byte"] = first["median"]
-    return table
+    return table.sort_values(
+        ["path", "workload", "mode", "engine"],
+        key=lambda column: column.map(_RANKS.get(column.name, _by_size)),
+        ignore_index=True,
+    )
+
+
+# Rows were measured in random order; they are read in this one.
+_RANKS: dict[str, Callable[[str], Any]] = {
+    "path": {"node": 0, "local": 1, "control": 2}.get,
+    "mode": {"cold": 0, "cached": 1, "warm": 2, "exec": 3}.get,
+    "engine": {"wasmtime": 0, "wasmer": 1, "native": 2}.get,
+}
+
+
+def _by_size(workload: str) -> int:
+    from wasmlab.modules import workloads
+
+    names = list(workloads.catalogue())
+    return names.index(workload) if workload in names else len(names)
 
 
 def headline_table(results: Results) -> Table:

@@ -153,6 +153,7 @@ def test_the_pinned_wheel_holds_the_recorded_module() -> None:
 def test_a_pods_log_holds_both_streams() -> None:
     hello = workloads.get("hello")
     assert hello.check_log(b"hello from stdout!\nhello from stderr!\nArgs are: []\n", 0) is None
+    assert hello.check_log(b"hello from stdout!\nArgs are: []\nhello from stderr!\n", 0) is None
     assert hello.check_log(workloads.HELLO_STDOUT.encode(), 0) is not None
     assert "exit code" in (hello.check_log(b"", 1) or "")
     assert workloads.get("sha256").check_log(workloads.get("sha256").expected_stdout.encode(), 0) is None

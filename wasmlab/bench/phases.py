@@ -127,19 +127,28 @@ def waterfall(when: dict[str, int | float | None]) -> list[Stage]:
     Returns
     -------
     list of Stage
-        In order of time, without gaps: each stage begins where the one before it ended. The order is that of the
-        clock, not of the list of names: a client may see Succeeded before the node's own write has returned.
+        In causal order, without gaps: each stage begins where the one before it ended.
+
+    Notes
+    -----
+    Moments are noted by different processes, and news travel: the node may start a pod before the client's watch has
+    told of the binding, and the client may see Succeeded before the node's own write has returned. What was noted late
+    is known to have happened before what follows from it, so such a stage is joined with the next one.
     """
     known = []
-    for position, moment in enumerate(POD_MOMENTS):
+    for moment in POD_MOMENTS:
         value = when.get(f"{moment}_ns")
         if value is not None and value == value:  # NaN is not equal to itself
-            known.append((int(value), position, moment))
+            known.append((moment, int(value)))
     stages: list[Stage] = []
+    labels: list[str] = []
     at = 0
-    for end, _, moment in sorted(known):
-        stages.append(Stage(moment, LABELS[moment], at, end))
-        at = end
+    for position, (moment, end) in enumerate(known):
+        labels.append(LABELS[moment])
+        if any(later < end for _, later in known[position + 1 :]):
+            continue
+        stages.append(Stage(moment, ", ".join(labels), at, end))
+        labels, at = [], end
     return stages
 
 

@@ -104,10 +104,17 @@ class Workload:
         return _compare(stdout, self.expected_stdout)
 
     def check_log(self, log: bytes, exit_code: int | None) -> str | None:
-        """Return what is wrong with a Pod's log (stdout and stderr in one) and exit code, or None."""
+        """Return what is wrong with a Pod's log (stdout and stderr in one) and exit code, or None.
+
+        Where a workload writes to both streams their lines may come in any order: each stream is a pipe, and who reads
+        two pipes cannot know what was written first.
+        """
         if exit_code != self.expected_exit:
             return f"exit code {exit_code}, expected {self.expected_exit}"
-        return _compare(log, self.expected_log or self.expected_stdout)
+        if self.expected_log:
+            same = sorted(log.splitlines()) == sorted(self.expected_log.encode().splitlines())
+            return None if same else f"wrong output: {log[:80]!r}"
+        return _compare(log, self.expected_stdout)
 
 
 def _compare(output: bytes, expected: str) -> str | None:
