@@ -435,6 +435,17 @@ def test_an_unknown_host(face: Face) -> None:
         face("inspect", "no-such-host.invalid/hello:v1")
 
 
+def test_a_name_server_that_hangs(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounded, and the thread that still asks does not hold up the end of the call."""
+    released = threading.Event()
+    monkeypatch.setattr("wasmlab.oci.transport.socket.getaddrinfo", lambda *_: released.wait(20) and [])
+    start = time.monotonic()
+    with pytest.raises(RegistryTimeout, match="no connection"):
+        face("inspect", "reg.example.org/hello:v1", timeout=QUICK)
+    assert time.monotonic() - start < 3
+    released.set()
+
+
 def test_a_registry_that_hangs(face: Face, registry: FakeRegistry, out: Path) -> None:
     registry.before = lambda handler: handler.hang()
     start = time.monotonic()
@@ -687,3 +698,24 @@ def test_unauthorized_without_a_challenge(face: Face, registry: FakeRegistry) ->
     with pytest.raises(Unauthorized, match="401 UNAUTHORIZED"):
         face("inspect", f"{registry.host}/hello:v1")
     assert len(registry.seen) == 1
+
+
+def test_the_same_under_uvloop(registry: FakeRegistry, module: Path, out: Path) -> None:
+    """The node agent runs on uvloop, whose errors and timeouts are made elsewhere."""
+    import uvloop
+
+    from wasmlab.oci import AsyncClient
+
+    async def main() -> None:
+        ref = f"{registry.host}/hello:v1"
+        async with AsyncClient(timeout=QUICK) as client:
+            await client.push(module, ref)
+            await client.pull(ref, out)
+            assert out.read_bytes() == MODULE
+            with pytest.raises(RegistryUnavailable, match="connection refused"):
+                await client.resolve("127.0.0.1:1/hello:v1")
+            registry.before = lambda handler: handler.hang()
+            with pytest.raises(RegistryTimeout):
+                await client.resolve(ref)
+
+    uvloop.run(main())

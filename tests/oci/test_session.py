@@ -243,6 +243,7 @@ async def test_a_401_of_the_blob_store_is_not_answered_with_our_password() -> No
     with pytest.raises(Unauthorized) as caught:
         await one.send(Request("GET", one.base + "/blobs/x", "try"), 200)
     assert len(script.asked) == 2
+    assert "store.example.org, to where the registry redirected, answered 401" in str(caught.value)
     assert "SECRET" not in str(caught.value) + repr(caught.value)
 
 

@@ -153,9 +153,9 @@ def _client(use_http: bool | None, insecure: bool, ca_file: Path | None, timeout
     from wasmlab.oci.protocol import Timeouts
 
     usual = Timeouts()
-    timeouts = Timeouts(
-        connect_s=min(usual.connect_s, timeout_s), read_s=min(usual.read_s, timeout_s), total_s=timeout_s
-    )
+    # Whoever allows more time in all also allows longer silences.
+    read_s = min(timeout_s, max(usual.read_s, timeout_s * usual.read_s / usual.total_s))
+    timeouts = Timeouts(connect_s=min(usual.connect_s, timeout_s), read_s=read_s, total_s=timeout_s)
     return Client(
         credentials=Credentials.from_docker_config(),
         plain_http=use_http,

@@ -317,8 +317,13 @@ def expect(request: Request, response: Response, *statuses: int, registry: str) 
 def fail(request: Request, response: Response, registry: str) -> NoReturn:
     """Raise the error that `response` means. See `expect`."""
     code, detail, spoken = _error_of(response)
+    who = "the registry"
+    if origin(response.url) != origin(request.url):
+        # Not quoted: a hostile registry could redirect to an address that only this machine can read.
+        code, detail, spoken = None, None, ""
+        who = f"{urlsplit(response.url).netloc}, to where the registry redirected,"
     said = f"{response.status}" + (f" {code}" if code else "") + (f": {spoken}" if spoken else "")
-    message = f"cannot {request.what}: the registry answered {said}"
+    message = f"cannot {request.what}: {who} answered {said}"
     context: dict[str, Any] = {
         "registry": registry,
         "status": response.status,

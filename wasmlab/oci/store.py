@@ -24,6 +24,7 @@ import hashlib
 import json
 import os
 import time
+import weakref
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,9 @@ class ModuleStore:
         self._records: dict[str, _Record] = {}
         self._stamps: dict[str, _Stamp] = {}
         self._running: dict[tuple[str, str, str], asyncio.Task[StoredModule]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._waiters: dict[asyncio.Task[StoredModule], int] = {}
+        # Weak: a lock lives as long as somebody holds or awaits it.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._slots = asyncio.Semaphore(max_downloads)
         self._sweep()
 
@@ -238,21 +241,26 @@ class ModuleStore:
         if task is None:
             task = asyncio.get_running_loop().create_task(work)
             self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key, None))
-            _waiters[task] = 0
+            task.add_done_callback(lambda done: self._forget(key, done))
+            self._waiters[task] = 0
         else:
             work.close()
-        _waiters[task] += 1
+        self._waiters[task] += 1
         try:
             return await asyncio.shield(task)
         finally:
-            _waiters[task] -= 1
-            if _waiters[task] == 0:
-                del _waiters[task]
+            self._waiters[task] -= 1
+            if self._waiters[task] == 0:
+                del self._waiters[task]
                 if not task.done():
                     # A newcomer must start afresh, not join a task that is being cancelled.
                     self._running.pop(key, None)
                     task.cancel()
+
+    def _forget(self, key: tuple[str, str, str], done: asyncio.Task[StoredModule]) -> None:
+        # A cancelled task ends after its successor may have taken its place.
+        if self._running.get(key) is done:
+            del self._running[key]
 
     async def _pull(
         self,
@@ -272,7 +280,8 @@ class ModuleStore:
         located = await client.locate(ref, credentials=credentials)
         layer = located.layer
         path = self._path(layer.digest)
-        async with self._locks.setdefault(layer.digest, asyncio.Lock()):
+        lock = self._locks.setdefault(layer.digest, asyncio.Lock())
+        async with lock:
             pulled = not await self._intact(layer.digest, layer.size_bytes)
             if pulled:
                 async with self._slots:
@@ -343,9 +352,6 @@ class ModuleStore:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < limit:
                     path.unlink()
-
-
-_waiters: dict[asyncio.Task[StoredModule], int] = {}
 
 
 def _module(record: _Record, path: Path, pulled: bool) -> StoredModule:
