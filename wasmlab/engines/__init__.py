@@ -17,9 +17,20 @@ import importlib
 
 from wasmlab.engines.base import Capabilities, Compiled, Engine, GuestResult
 from wasmlab.engines.cache import CompileCache
+from wasmlab.engines.report import EngineReport
 from wasmlab.errors import Unsupported
 
-__all__ = ["Capabilities", "CompileCache", "Compiled", "Engine", "GuestResult", "get", "names"]
+__all__ = [
+    "Capabilities",
+    "CompileCache",
+    "Compiled",
+    "Engine",
+    "EngineReport",
+    "GuestResult",
+    "doctor",
+    "get",
+    "names",
+]
 
 # Name -> (module, class). Nothing is imported before it is asked for: `import wasmtime` alone takes 60-140 ms.
 _ADAPTERS = {
@@ -51,3 +62,10 @@ def get(name: str) -> Engine:
     module, cls = _ADAPTERS[name]
     engine: Engine = getattr(importlib.import_module(module), cls)()
     return engine
+
+
+def doctor() -> tuple[EngineReport, ...]:
+    """Run a module on every engine and report what works here, what not, and why."""
+    from wasmlab.engines.report import examine
+
+    return tuple(examine(name) for name in names())

@@ -99,6 +99,9 @@ class Engine(Protocol):
     `warm` (in an idle worker), `run` (in that worker, once)."""
 
     name: str
+    # A module that does nothing, and its compiled form if workers shall rehearse with it (set by the zygote).
+    noop_module: bytes
+    noop: Path | None
 
     @property
     def version(self) -> str:

@@ -313,10 +313,28 @@ def _checksum(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def file_digest(path: str | Path) -> str:
+    """Return the digest (``sha256:<hex>``) of a module file.
+
+    Raises
+    ------
+    InvalidModule
+        If it cannot be read.
+    """
+    try:
+        return "sha256:" + _checksum(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: OSError) -> InvalidModule:
+    return InvalidModule(
+        f"cannot read the module {path}: {error.strerror}", remedy="check the path and its permissions"
+    )
+
+
 def _read(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise InvalidModule(
-            f"cannot read the module {path}: {error.strerror}", remedy="check the path and its permissions"
-        ) from error
+        raise _unreadable(path, error) from error

@@ -90,7 +90,7 @@ class AsyncSandbox:
     async def connect(
         cls,
         engine: str,
-        dir: Path,  # noqa: A002 - as in Sandbox
+        dir: Path,
         *,
         workers: int = 2,
         linger_s: float = 10.0,
@@ -226,7 +226,8 @@ class AsyncSandbox:
         with contextlib.suppress(WorkerLost):
             await self._ask({"op": "shutdown"})
         deadline = time.monotonic() + 10.0
-        while Path(f"/proc/{self.pid}").exists() and time.monotonic() < deadline:
+        # A process that is no child of ours has no event to wait for.
+        while Path(f"/proc/{self.pid}").exists() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         await self.aclose()
 

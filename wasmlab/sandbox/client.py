@@ -53,7 +53,7 @@ class Sandbox:
         self,
         engine: str = "wasmtime",
         *,
-        dir: Path | None = None,  # noqa: A002 - the word users know from the command line
+        dir: Path | None = None,
         workers: int = 2,
         cache: CompileCache | None = None,
         linger_s: float = 10.0,
