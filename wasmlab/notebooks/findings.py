@@ -5,10 +5,13 @@ A sentence that claims a difference is only made if the 95 % interval of the rat
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.bench import stats
+from wasmlab.bench.phases import ENGINE_PHASES, LABELS
+from wasmlab.engines import names as known_engines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
     from wasmlab.bench.stats import Interval
     from wasmlab.bench.store import Results
 
-PATHS = {"local": "in the sandbox", "node": "as a Pod"}
+PATHS = ("local", "node")
+_MODES = ("cold", "cached", "warm")
 
 
 def times(results: Results, value: str, **arm: str) -> pd.Series:
@@ -35,6 +39,12 @@ def times(results: Results, value: str, **arm: str) -> pd.Series:
     return frame[value].dropna().astype(float)
 
 
+def only(results: Results, **arm: str) -> Results:
+    """Return the same results, cut down to the rows of one arm (or of several, if `arm` leaves something open)."""
+    rows = [row for row in results.rows if all(row[key] == value for key, value in arm.items())]
+    return dataclasses.replace(results, rows=rows)
+
+
 def ratio(results: Results, value: str, above: dict[str, str], below: dict[str, str]) -> Interval:
     """Return how many times longer one arm takes than another."""
     return stats.ratio_of_medians(times(results, value, **above), times(results, value, **below))
@@ -45,8 +55,8 @@ def starts(results: Results, workload: str = "hello") -> pd.DataFrame:
     frame = results.frame
     frame = frame[(frame["workload"] == workload) & (frame["path"] != "control")]
     table = stats.summarize(frame, "first_byte_ns", by=("path", "engine", "mode"))
-    order = {name: place for place, name in enumerate(("local", "node", "cold", "cached", "warm"))}
-    table = table.sort_values(["path", "engine", "mode"], key=lambda column: column.map(order).fillna(0))
+    order = {name: place for place, name in enumerate((*PATHS, *_MODES, *known_engines()))}
+    table = table.sort_values(["path", "mode", "engine"], key=lambda column: column.map(order))
     return table[["path", "engine", "mode", "n", "failed", "median", "low", "high", "p95"]]
 
 
@@ -74,8 +84,8 @@ def about_starts(results: Results, engines: Sequence[str], workload: str = "hell
         compiling = ratio(results, "first_byte_ns", cold, cached)
         running = ratio(results, "first_byte_ns", cached, warm)
         text = (
-            f"On **{engine}**, {_times(compiling, 'compiling ahead')}, "
-            f"and {_times(running, 'an engine that runs already')}."
+            f"On **{engine}**, {_sooner(compiling, 'compiling ahead')}; "
+            f"on top of that, {_sooner(running, 'a running engine with an idle worker')}."
         )
         pod, local = (
             times(results, "first_byte_ns", path=path, mode="warm", **arm) for path in ("node", "local")
@@ -83,14 +93,33 @@ def about_starts(results: Results, engines: Sequence[str], workload: str = "hell
         if len(pod) and len(local):
             rest = 1 - local.median() / pod.median()
             text += (
-                f" As a Pod the same start takes {pod.median() / 1e6:.1f} ms: "
-                f"{local.median() / 1e6:.2f} ms of that is WebAssembly, {rest:.0%} is Kubernetes."
+                f" As a Pod this warm start takes {pod.median() / 1e6:.1f} ms: "
+                f"{local.median() / 1e6:.2f} ms of that is the sandbox; the rest, {rest:.0%}, "
+                "is the API server, the scheduler and the node agent."
             )
         sentences.append(text)
     return sentences
 
 
-def _times(interval: Interval, what: str) -> str:
+def about_phases(results: Results, engines: Sequence[str], mode: str = "cold") -> list[str]:
+    """Say which phase takes most of a local start, by the medians of all phases."""
+    sentences = []
+    for engine in engines:
+        medians = {
+            phase: values.median()
+            for phase in ENGINE_PHASES
+            if not (values := times(results, f"{phase}_ns", path="local", engine=engine, mode=mode)).empty
+        }
+        if medians:
+            largest = max(medians, key=lambda phase: medians[phase])
+            share = medians[largest] / sum(medians.values())
+            sentences.append(
+                f"On **{engine}** most of a {mode} start is spent to *{LABELS[largest]}*: {share:.0%} of it."
+            )
+    return sentences
+
+
+def _sooner(interval: Interval, what: str) -> str:
     if interval.low > 1:
         return (
             f"{what} makes the first byte come **{interval.value:.1f} times** sooner "
@@ -105,7 +134,7 @@ def against_control(
     """Compare every start with starting native processes in the same minutes."""
     rows = []
     for engine in engines:
-        for mode in ("cold", "cached", "warm"):
+        for mode in _MODES:
             row = {"engine": engine, "start": mode}
             for control, label in (("true", "/bin/true"), ("python", "Python")):
                 found = ratio(

@@ -7,6 +7,8 @@ and results go to its report directory; in JupyterLab they go to ``reports/`` of
 from __future__ import annotations
 
 import os
+import shutil
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from wasmlab.bench.store import Results
-    from wasmlab.cluster import Cluster
+    from wasmlab.cluster import Cluster, NodeHandle
     from wasmlab.sandbox.spec import CapturedOutcome
 
 
@@ -117,6 +119,18 @@ def excerpt(text: str, start: str = "", stop: str = "", lines: int = 40) -> None
         print("…")
 
 
+def as_yaml(value: Any) -> str:
+    """Return an object as YAML, the way people write Kubernetes manifests."""
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False)
+
+
+def wrapped(text: str, width: int = 100) -> None:
+    """Print a long message in lines that fit the page."""
+    print(textwrap.fill(text, width))
+
+
 def diagram(
     boxes: Mapping[str, diagrams.Box], arrows: Sequence[diagrams.Arrow], highlight: Sequence[str] = ()
 ) -> Any:
@@ -176,6 +190,14 @@ def until(look: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> A
             raise NotReady(f"waited {timeout_s:g} s for {what or 'something'}, in vain", events=[])
         time.sleep(0.05)
     return found
+
+
+def remove_node(cluster: Cluster, node: NodeHandle) -> None:
+    """End a node agent and forget its Node; in a cluster that is not ours, its files go too."""
+    node.stop()
+    cluster.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name}})
+    if cluster.dir is None:
+        shutil.rmtree(node.dir, ignore_errors=True)
 
 
 def kubernetes_version(cluster: Cluster) -> str:

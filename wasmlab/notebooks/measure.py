@@ -119,5 +119,4 @@ def _cluster(kubeconfig: str, registry: str) -> Iterator[tuple[Cluster, Path]]:
         try:
             yield cluster, node.dir
         finally:
-            node.stop()
-            cluster.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": _NODE}})
+            kit.remove_node(cluster, node)
