@@ -75,6 +75,7 @@ def test_moments_are_those_of_the_first_sight() -> None:
     watch.feed("a", "Succeeded", node="n", now=5)
     watch.feed("a", "Succeeded", node="n", now=6)
     assert watch.wait_done("a", 1) == {"scheduled": 2, "running": 3, "done": 5}
+    assert watch.ended == 1
 
 
 def test_a_pod_that_does_not_end_says_why() -> None:

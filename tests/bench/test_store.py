@@ -92,6 +92,20 @@ def test_pooling_refuses_other_environments_and_says_why() -> None:
     assert "cores is" in str(caught.value) and "128" in str(caught.value)
 
 
+def test_a_measurement_without_a_cluster_goes_with_one_that_has_one() -> None:
+    both = store.pool([results("a", kubernetes=None), results("b", kubernetes="v1.37.2")])
+    assert both.environment["kubernetes"] == "v1.37.2"
+    with pytest.raises(BenchmarkError, match="kubernetes is"):
+        store.pool([results("a", kubernetes="v1.36.0"), results("b", kubernetes="v1.37.2")])
+
+
+def test_pooling_keeps_that_one_was_interrupted() -> None:
+    one, other = results("a"), results("b")
+    other.plan["interrupted"] = True
+    assert store.pool([one, other]).plan["interrupted"] is True
+    assert store.pool([one]).plan["interrupted"] is False
+
+
 def test_pooling_refuses_the_same_measurement_twice() -> None:
     with pytest.raises(BenchmarkError, match="counted twice"):
         store.pool([results("a"), results("a")])

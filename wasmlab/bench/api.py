@@ -127,6 +127,8 @@ class PodWatch:
         Pod name -> moment -> CLOCK_MONOTONIC ns; moments are ``scheduled``, ``running`` and ``done``.
     last : dict
         Pod name -> the pod as last seen.
+    ended : int
+        How many pods have been seen Succeeded or Failed.
     """
 
     def __init__(self, api: Api, namespace: str) -> None:
@@ -134,6 +136,7 @@ class PodWatch:
         self._path = f"/api/v1/namespaces/{namespace}/pods"
         self.seen: dict[str, dict[str, int]] = {}
         self.last: dict[str, dict[str, Any]] = {}
+        self.ended = 0
         self._news = threading.Condition()
         self._stop = threading.Event()
         self._connection: http.client.HTTPSConnection | None = None
@@ -238,8 +241,9 @@ class PodWatch:
             statuses = pod.get("status", {}).get("containerStatuses") or ()
             if phase in ("Running", "Succeeded", "Failed") and statuses:
                 moments.setdefault("running", now)
-            if phase in ("Succeeded", "Failed"):
-                moments.setdefault("done", now)
+            if phase in ("Succeeded", "Failed") and "done" not in moments:
+                moments["done"] = now
+                self.ended += 1
             self.last[name] = pod
             self._news.notify_all()
 

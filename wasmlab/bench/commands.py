@@ -99,6 +99,7 @@ def register(app: typer.Typer) -> None:
         starts: int = typer.Option(3, min=1, help="Starts of the control plane and joins of the node."),
         seed: int = _SEED,
         quick: bool = typer.Option(False, "--quick", help="Small numbers: to see that everything works."),
+        pictures: bool = typer.Option(True, "--report/--no-report", help="Write tables and pictures too."),
         out: Path = _OUT,
     ) -> None:
         """Measure every figure that the README shows."""
@@ -111,9 +112,24 @@ def register(app: typer.Typer) -> None:
             else headline.Sizes(starts=starts, pods=pods, burst=burst, idle_pods=idle_pods, seed=seed)
         )
         results = headline.measure(out, sizes)
-        written = report.write(out, results)
+        written = report.write(out, results) if pictures else []
         typer.echo(report.plain(report.headline_table(results)))
         _tell(results, [out / "figures.parquet", *written])
+
+    @bench.command()
+    def record(
+        repeats: int = typer.Option(30, "--repeats", "-n", min=1, help="Runs of every arm."),
+        large: int = typer.Option(3, "--large", min=0, help="Cold runs of the large programs."),
+        seed: int = _SEED,
+        out: Path = typer.Option(Path("data/recorded"), "--out", help="Where bench.parquet goes."),
+    ) -> None:
+        """Measure what the repository keeps as its recorded run."""
+        from wasmlab import report
+        from wasmlab.bench.record import record as measure
+
+        results = measure(out, repeats=repeats, large=large, seed=seed)
+        typer.echo(report.plain(report.arm_table(results)))
+        _tell(results, [out / "bench.parquet"])
 
     @bench.command("report")
     def report_(directory: Path = typer.Argument(..., help="A directory of results.")) -> None:
@@ -161,8 +177,18 @@ def _plan(arms: tuple[Arm, ...], repeats: int, seed: int) -> Plan:
 
 def _finish(results: Results, out: Path, name: str) -> None:
     from wasmlab import report
+    from wasmlab.bench.store import load_all
+    from wasmlab.console import say
+    from wasmlab.errors import BenchmarkError
 
-    written = [results.save(out / f"{name}.parquet"), *report.write(out, results)]
+    written = [results.save(out / f"{name}.parquet")]
+    try:
+        # What was measured before in the same directory belongs to the same report: pods beside local runs.
+        together = load_all(out)
+    except BenchmarkError as error:
+        say(f"the report covers this measurement alone: {error.message}")
+        together = results
+    written += report.write(out, together)
     typer.echo(report.plain(report.arm_table(results)))
     _tell(results, written)
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ class Headline:
     name : str
         What was measured.
     unit : str
-        ``ms``, ``s``, ``MiB`` or ``1/s``.
+        ``ms``, ``s``, ``MB`` or ``1/s``.
     median, low, high : float
         Median and its 95 % bootstrap interval (all equal for a single value).
     p95 : float or None
@@ -247,7 +247,7 @@ def _on_cluster(
             for engine in ENGINES:
                 pods.prepare(engine, workloads.get("hello"))
             time.sleep(_SETTLE_S)
-            samples["control plane memory"] = [cluster.stats()["rss_bytes"] / 2**20]
+            samples["control plane memory"] = [cluster.stats()["rss_bytes"] / 1e6]
         with step(
             f"Run {sizes.pods} pods per engine, one after the other, with controls between", quiet=quiet
         ):
@@ -281,7 +281,7 @@ def idle_memory(
     """Start pods that sleep; note when each was seen Running, and what each one's process takes.
 
     Fills ``pod Running`` (ms from the API write to a watch that sees Running), ``idle pod private`` and ``idle pod
-    proportional`` (MiB of each worker), and ``node memory per idle pod`` (MiB by which agent, zygote and workers
+    proportional`` (MB of each worker), and ``node memory per idle pod`` (MB by which agent, zygote and workers
     together grew, per pod).
     """
     from wasmlab.cluster import processes
@@ -312,9 +312,9 @@ def idle_memory(
     time.sleep(2.0)
     after = everything()
     found = [one for pid in memory.running_workers(node_dir) if (one := memory.of(pid)) is not None]
-    samples["idle pod private"] = [one.uss_bytes / 2**20 for one in found]
-    samples["idle pod proportional"] = [one.pss_bytes / 2**20 for one in found]
-    samples["node memory per idle pod"] = [(after.pss_bytes - before.pss_bytes) / 2**20 / count]
+    samples["idle pod private"] = [one.uss_bytes / 1e6 for one in found]
+    samples["idle pod proportional"] = [one.pss_bytes / 1e6 for one in found]
+    samples["node memory per idle pod"] = [(after.pss_bytes - before.pss_bytes) / 1e6 / count]
     for name in names:
         pods.api.request("DELETE", f"/api/v1/namespaces/{pods.namespace}/pods/{name}?gracePeriodSeconds=1")
     deadline = time.monotonic() + 60
@@ -374,8 +374,7 @@ def burst(
                 thread.start()
             for thread in threads:
                 thread.join()
-            ended = _counter(watch)
-            watch.wait(lambda: ended() >= len(created), timeout_s=60 + count * 0.1)
+            watch.wait(lambda: watch.ended >= len(created), timeout_s=60 + count * 0.1)
             phases = {name: pod["status"].get("phase") for name, pod in watch.last.items()}
             zero = min(created.values(), default=time.monotonic_ns())
             done = sorted(
@@ -396,23 +395,6 @@ def burst(
         "writers": writers,
         "errors": errors[:5],
     }
-
-
-def _counter(watch: PodWatch) -> Callable[[], int]:
-    """Return a function that counts ended pods without looking at all of them each time it is asked."""
-    open_names: set[str] = set()
-    known = [0, 0]
-
-    def count() -> int:
-        for name in list(watch.seen)[known[1] :]:
-            open_names.add(name)
-        known[1] = len(watch.seen)
-        ended = {name for name in open_names if "done" in watch.seen[name]}
-        open_names.difference_update(ended)
-        known[0] += len(ended)
-        return known[0]
-
-    return count
 
 
 def headlines(results: Results, samples: dict[str, list[float]]) -> list[Headline]:
@@ -453,10 +435,10 @@ def headlines(results: Results, samples: dict[str, list[float]]) -> list[Headlin
         name = f"burst of {one['count']:,} pods, {one['succeeded']:,} Succeeded"
         # One burst is one value: an interval would be a fiction.
         found.append(Headline(name, "1/s", rate, rate, rate, None, 1, target=100.0, at_least=True))
-    add("private memory of an idle pod (USS)", "MiB", samples.get("idle pod private"), target=5 * 1e6 / 2**20)
-    add("proportional memory of an idle pod (PSS)", "MiB", samples.get("idle pod proportional"))
-    add("node's growth per idle pod (PSS, all its processes)", "MiB", samples.get("node memory per idle pod"))
-    add("control plane at idle (RSS)", "MiB", samples.get("control plane memory"), target=400 * 1e6 / 2**20)
+    add("private memory of an idle pod (USS)", "MB", samples.get("idle pod private"), target=5.0)
+    add("proportional memory of an idle pod (PSS)", "MB", samples.get("idle pod proportional"))
+    add("node's growth per idle pod (PSS, all its processes)", "MB", samples.get("node memory per idle pod"))
+    add("control plane at idle (RSS)", "MB", samples.get("control plane memory"), target=400.0)
     return found
 
 

@@ -32,9 +32,9 @@ POD_MOMENTS = (
 )
 # What ended at the moment, said for a reader of the waterfall.
 LABELS = {
-    "import": "import the engine",
+    "import": "start a process, import the engine",
     "read": "read the module",
-    "compile": "compile",
+    "compile": "compile in a child process",
     "load": "load compiled code",
     "instantiate": "instantiate",
     "run": "run",
@@ -154,7 +154,7 @@ def waterfall(when: dict[str, int | float | None]) -> list[Stage]:
 
 def engine_waterfall(took: dict[str, int | float | None]) -> list[Stage]:
     """Return the successive engine phases of a local run, from their durations, in the order they happen."""
-    order = ("spawn", "import", "read", "compile", "load", "instantiate", "run", "teardown")
+    order = ("import", "compile", "spawn", "read", "load", "instantiate", "run", "teardown")
     stages: list[Stage] = []
     at = 0
     for phase in order:

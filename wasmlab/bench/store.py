@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.bench.environment import describe, now_utc
+from wasmlab.bench.environment import describe, fingerprint_id, now_utc
 from wasmlab.bench.phases import ENGINE_PHASES, POD_MOMENTS
 from wasmlab.errors import BenchmarkError
 from wasmlab.paths import atomic_write
@@ -208,6 +208,9 @@ class Results:
 def pool(results: Sequence[Results]) -> Results:
     """Put measurements of one environment together.
 
+    A measurement without a cluster goes with one of any cluster on the same machine; two clusters must have the same
+    version.
+
     Raises
     ------
     BenchmarkError
@@ -215,11 +218,17 @@ def pool(results: Sequence[Results]) -> Results:
     """
     if not results:
         raise BenchmarkError("there is nothing to pool", remedy="give at least one results file")
-    first = results[0].environment
-    for other in results[1:]:
-        if other.environment.get("id") != first.get("id"):
+    versions = {one.environment.get("kubernetes"): one.environment for one in results}
+    first = next(
+        (facts for version, facts in versions.items() if version is not None), results[0].environment
+    )
+    for other in results:
+        facts = other.environment
+        if facts.get("kubernetes") is None:
+            facts = {**facts, "kubernetes": first.get("kubernetes")}
+        if fingerprint_id(facts) != fingerprint_id(first):
             raise BenchmarkError(
-                f"these were not measured in the same environment: {_differences(first, other.environment)}",
+                f"these were not measured in the same environment: {_differences(first, facts)}",
                 remedy="summarize them apart, and compare ratios instead of times",
             )
     rows = [row for one in results for row in one.rows]
@@ -229,7 +238,10 @@ def pool(results: Sequence[Results]) -> Results:
         rows,
         first,
         [entry for one in results for entry in one.conditions],
-        {"pooled": [one.plan for one in results]},
+        {
+            "pooled": [one.plan for one in results],
+            "interrupted": any(one.plan.get("interrupted") for one in results),
+        },
         {key: value for one in results for key, value in one.extra.items()},
     )
 

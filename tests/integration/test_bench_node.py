@@ -1,0 +1,106 @@
+"""A small real measurement of pods: one cluster, every mode, both engines."""
+
+from __future__ import annotations
+
+import pytest
+
+from wasmlab.bench import figures
+from wasmlab.bench.control import ControlExecutor
+from wasmlab.bench.environment import fingerprint
+from wasmlab.bench.phases import POD_MOMENTS, waterfall
+from wasmlab.bench.plan import Arm, Plan, cross
+from wasmlab.bench.pods import PodExecutor
+from wasmlab.bench.runner import carry_out
+from wasmlab.cluster import Cluster
+from wasmlab.modules import workloads
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with Cluster.embedded() as cluster, PodExecutor(cluster, cluster.nodes["wasm-node"].dir) as pods:
+        yield cluster, pods
+
+
+@pytest.fixture(scope="module")
+def results(lab):
+    cluster, pods = lab
+    arms = cross(("node",), ("wasmtime", "wasmer"), ("cold", "cached", "warm"), [workloads.get("hello")])
+    facts = fingerprint(kubernetes=cluster.status()["versions"]["kubernetes"])
+    return carry_out(Plan(arms, 2, seed=4), {"node": pods, "control": ControlExecutor()}, facts, quiet=True)
+
+
+def test_every_pod_succeeded_with_the_right_log(results) -> None:
+    assert [row["error"] for row in results.failures] == []
+    assert len(results.rows) == 2 * (6 + 2)
+    assert results.environment["kubernetes"].startswith("v1.")
+
+
+def test_every_moment_is_there_and_in_causal_order(results) -> None:
+    for row in results.rows:
+        if row["path"] != "node":
+            continue
+        missing = [name for name in POD_MOMENTS if row.get(f"{name}_ns") is None]
+        assert missing == [], f"{row['engine']} {row['mode']}"
+        # On the node's own clock and in its own process nothing is seen late.
+        own = [
+            row[f"{name}_ns"]
+            for name in ("seen", "pulled", "compiled", "started", "exited", "status_written")
+        ]
+        assert own == sorted(own)
+        assert 0 < row["first_byte_ns"] <= row["total_ns"] == row["status_observed_ns"]
+        stages = waterfall(row)
+        assert sum(stage.duration_ns for stage in stages) == row["total_ns"]
+
+
+def test_modes_differ_as_they_are_defined_to(results) -> None:
+    frame = results.frame
+    frame = frame[frame["path"] == "node"]
+    compiling = frame["compiled_ns"].astype(float) - frame["pulled_ns"].astype(float)
+    starting = frame["started_ns"].astype(float) - frame["compiled_ns"].astype(float)
+    for engine in ("wasmtime", "wasmer"):
+        own = frame["engine"] == engine
+        # Only a cold pod is compiled for; only a cached one waits for a new zygote.
+        assert (
+            compiling[own & (frame["mode"] == "cold")].min()
+            > 2 * compiling[own & (frame["mode"] == "warm")].min()
+        )
+        assert (
+            starting[own & (frame["mode"] == "cached")].min()
+            > 5 * starting[own & (frame["mode"] == "warm")].min()
+        )
+    digests = frame.groupby("mode")["module_digest"].nunique()
+    assert digests["cold"] == 4 and digests["warm"] == 1
+
+
+def test_a_pod_that_fails_is_a_row(lab, monkeypatch) -> None:
+    import dataclasses
+
+    wrong = dataclasses.replace(workloads.get("hello"), expected_log="never\n")
+    monkeypatch.setattr(workloads, "get", lambda name: wrong)
+    results = carry_out(
+        Plan((Arm("node", "wasmtime", "warm", "hello"),), 1), {"node": lab[1]}, {"id": "x"}, quiet=True
+    )
+    (row,) = results.rows
+    assert row["ok"] is False and "wrong output" in row["error"]
+
+
+def test_burst_loses_no_pod(lab) -> None:
+    cluster, pods = lab
+    one = figures.burst(cluster, pods, 30)
+    assert one["errors"] == []
+    assert one["succeeded"] == 30 == len(one["created_s"]) == len(one["succeeded_s"])
+    assert 0 < one["seconds"] == pytest.approx(max(one["succeeded_s"]), abs=0.01)
+
+
+def test_idle_memory_is_that_of_the_workers(lab) -> None:
+    cluster, pods = lab
+    samples: dict[str, list[float]] = {}
+    node = cluster.nodes["wasm-node"]
+    figures.idle_memory(pods, node.dir, 3, samples, agent=node.child.pid)
+    assert len(samples["pod Running"]) == 3
+    assert len(samples["idle pod private"]) == 4
+    assert all(0.5 < value < 30 for value in samples["idle pod private"])
+    lines = figures.headlines(type("R", (), {"rows": [], "extra": {}})(), samples)
+    assert {line.name for line in lines} >= {"private memory of an idle pod (USS)"}
