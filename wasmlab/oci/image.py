@@ -187,9 +187,7 @@ def wasm_layer_image(
         If `module` is not WASM.
     """
     system = "wasip2" if kind_of(module[:8], "the module") == "component" else "wasip1"
-    layer = Descriptor(
-        mt.CNCF_LAYER, digests.of_bytes(module), len(module), PurePosixPath(entrypoint).name
-    )
+    layer = Descriptor(mt.CNCF_LAYER, digests.of_bytes(module), len(module), PurePosixPath(entrypoint).name)
     run = _run_config(args, [entrypoint], env, "/")
     return _image(run, [(layer, module)], [], "wasm", system)
 
@@ -239,9 +237,7 @@ def archive(content: Image | Index, name: str) -> bytes:
     name : str
         Its reference, e.g. ``wasmlab.dev/pause:1``.
     """
-    entry: dict[str, Any] = Descriptor(
-        content.media_type, content.digest, len(content.manifest)
-    ).as_dict()
+    entry: dict[str, Any] = Descriptor(content.media_type, content.digest, len(content.manifest)).as_dict()
     entry["annotations"] = {_CONTAINERD_NAME: name, _REF_NAME: name.rpartition(":")[2]}
     files = {
         "oci-layout": _dump({"imageLayoutVersion": "1.0.0"}),
@@ -309,13 +305,14 @@ def _tar(files: Mapping[str, bytes], mode: int) -> bytes:
     for path, data in files.items():
         relative = PurePosixPath(path.lstrip("/"))
         if ".." in relative.parts or not relative.parts:
-            raise OCIError(f"{path!r} cannot be a file of an image", remedy="use an absolute path such as /hello.wasm")
+            raise OCIError(
+                f"{path!r} cannot be a file of an image", remedy="use an absolute path such as /hello.wasm"
+            )
         for parent in relative.parents:
             if parent.parts:
                 content.setdefault(str(parent), None)
         content[str(relative)] = data
     buffer = io.BytesIO()
-    # USTAR where it can: no extended headers with times of their own.
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, found in sorted(content.items()):
             info = tarfile.TarInfo(name)

@@ -1,0 +1,432 @@
+"""`ContainerdNode`: kubelet and containerd, joined to a cluster, as one thing to start and to end."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.cluster import processes
+from wasmlab.containerd import cleanup, config, network, pause, programs, shims
+from wasmlab.containerd.layout import Layout
+from wasmlab.containerd.runtimeclass import NODE_LABEL, runtime_classes
+from wasmlab.errors import BootstrapError, ClusterError, ProcessError
+from wasmlab.oci.image import archive
+from wasmlab.paths import atomic_write, file_lock, private_dir
+from wasmlab.process import Child, free_ports, start_time_ticks
+
+if TYPE_CHECKING:
+    from wasmlab.cluster.cluster import Cluster
+
+DEFAULT_NAME = "containerd-node"
+_CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+_NODES = "/api/v1/nodes"
+_POLL_S = 0.05
+_GRACE_S = 10.0
+_LOCK_TIMEOUT_S = 120.0
+_CTR_TIMEOUT_S = 60.0
+
+
+class ContainerdNode:
+    """A node whose pods run in containers: runc's, or our shim's. A context manager.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        The cluster that it joins; it must run.
+    dir : path, optional
+        Where its things lie. By default below the cluster's directory; temporary for a cluster that is not ours.
+    name : str
+        Of the Node.
+    containerd : {"debian", "2.x"} or path
+        Which containerd: the system's, the one built from its Go module, or that in a directory.
+    evented : bool, optional
+        The kubelet learns of containers' ends by events. By default if containerd is 2.x; 1.x sends none.
+    wasm : bool
+        Install the shim's handlers and their RuntimeClasses.
+    detach : bool
+        Let everything outlive this process, until `cleanup.clean` or `stop` of another object for the same directory.
+
+    Attributes
+    ----------
+    layout : Layout
+        Its paths and names.
+    programs : Programs
+        What runs.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        dir: Path | str | None = None,
+        *,
+        name: str = DEFAULT_NAME,
+        containerd: str | Path = "debian",
+        evented: bool | None = None,
+        wasm: bool = True,
+        detach: bool = False,
+        timeout_s: float = 90.0,
+    ) -> None:
+        self._temporary = dir is None and cluster.dir is None
+        if dir is None:
+            dir = cluster.dir / "containerd" / name if cluster.dir else tempfile.mkdtemp(prefix="wasmlab-")
+        self.cluster = cluster
+        self.layout = Layout.of(dir)
+        self.name = name
+        self.wasm = wasm
+        self.detach = detach
+        self.timeout_s = timeout_s
+        self.programs = programs.find(containerd)
+        self.evented = self.programs.major >= 2 if evented is None else evented
+        self.containerd: Child | None = None
+        self.kubelet: Child | None = None
+        self.address = ""
+        self.port = 0
+        self._started_s = 0.0
+
+    # ---------------------------------------------------------------- life
+
+    def start(self) -> ContainerdNode:
+        """Start containerd and the kubelet, and wait until the Node is Ready.
+
+        What an earlier start left behind, killed or not, is removed first.
+
+        Raises
+        ------
+        ClusterError
+            If a node runs in this directory.
+        ProcessError
+            If containerd or the kubelet does not start.
+        BootstrapError
+            If the node does not become Ready. Whatever was made is removed again.
+        """
+        private_dir(self.layout.dir)
+        with file_lock(self.layout.dir / "lock", _LOCK_TIMEOUT_S, what="another start of this container node"):
+            if self._runs_elsewhere():
+                raise ClusterError(f"a container node runs in {self.layout.dir} already", remedy="stop it first")
+            cleanup.clean(self.layout)
+            if not self.detach:
+                atexit.register(self.stop)
+            try:
+                self._prepare()
+                self._start_containerd()
+                self._import_pause()
+                self._start_kubelet()
+                self._wait_ready()
+            except BaseException:
+                self.stop()
+                raise
+        if self.wasm:
+            self.cluster.apply(runtime_classes())
+        return self
+
+    def stop(self) -> None:
+        """End everything: pods, processes, mounts, namespaces, cgroups, network. Images are gone as well.
+
+        The Node is deleted, if the API server still answers, and pods on it are marked as gone.
+        """
+        atexit.unregister(self.stop)
+        for child in (self.kubelet, self.containerd):
+            if child is not None and child.alive:
+                child.stop(_GRACE_S)
+        self.kubelet = self.containerd = None
+        with contextlib.suppress(ClusterError):
+            if self.cluster.alive:
+                self._forget()
+        cleanup.clean(self.layout)
+        with contextlib.suppress(FileNotFoundError):
+            self.layout.record.unlink()
+        if self._temporary:
+            shutil.rmtree(self.layout.dir, ignore_errors=True)
+
+    def restart_kubelet(self, *, kill: bool = False) -> None:
+        """End the kubelet alone, start it again, and wait until the Node is Ready. Pods go on meanwhile."""
+        self._end(self.kubelet, kill)
+        self._start_kubelet()
+        self._wait_ready()
+
+    def restart_containerd(self, *, kill: bool = False) -> None:
+        """End containerd alone and start it again. Pods go on meanwhile: they belong to their shims."""
+        self._end(self.containerd, kill)
+        self._start_containerd()
+
+    def __enter__(self) -> ContainerdNode:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # ---------------------------------------------------------------- looking at it
+
+    def ctr(self, *args: str, input: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        """Run ``ctr`` against this containerd, in the namespace that the kubelet uses (``k8s.io``).
+
+        Raises
+        ------
+        ProcessError
+            If it fails and `check` is true, or does not end.
+        """
+        argv = [str(self.programs.ctr), "--address", str(self.layout.socket), "--namespace", "k8s.io", *args]
+        try:
+            done = subprocess.run(
+                argv, input=input, capture_output=True, timeout=_CTR_TIMEOUT_S, env=self._environment()
+            )
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"`ctr {' '.join(args)}` did not end within {_CTR_TIMEOUT_S:g} s", argv=argv) from None
+        if check and done.returncode:
+            raise ProcessError(
+                f"`ctr {' '.join(args)}` failed",
+                argv=argv,
+                returncode=done.returncode,
+                log_tail=done.stderr.decode(errors="replace"),
+            )
+        return done
+
+    def traces(self) -> list[str]:
+        """Return what of this node is on the machine now; empty after `stop`."""
+        return cleanup.traces(self.layout)
+
+    @property
+    def log(self) -> Path:
+        """The kubelet's log."""
+        return self.layout.logs / "kubelet.log"
+
+    # ---------------------------------------------------------------- inside
+
+    def _runs_elsewhere(self) -> bool:
+        record = processes.read_record(self.layout.record)
+        owner = processes.recorded(record.get("owner") or {})
+        daemons = [processes.recorded(record.get(name) or {}) for name in ("containerd", "kubelet")]
+        alive = any(process is not None and process.alive for process in daemons)
+        # Daemons whose owner was killed are leftovers, and get cleared away.
+        return alive and (bool(record.get("detach")) or (owner is not None and owner.alive))
+
+    def _prepare(self) -> None:
+        layout, found = self.layout, self.programs
+        for directory in (layout.logs, layout.bin, layout.cni, layout.registries, layout.kubelet, layout.root):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+        layout.shim.mkdir(mode=0o700, exist_ok=True)
+        subnet = network.choose_subnet(layout.id, network.used_subnets(found.ip))
+        self.address = str(next(subnet.hosts()))
+        network.make_bridge(found.ip, layout.bridge, self.address)
+        self.port = free_ports(1)[0]
+
+        conf = layout.cni / "net.d"
+        conf.mkdir(exist_ok=True)
+        conflist = config.cni_conflist(
+            layout.network, layout.bridge, str(subnet), self.address, layout.cni / "state"
+        )
+        atomic_write(conf / "10-wasmlab.conflist", conflist)
+        if self.cluster.registry:
+            self._write_hosts(self.cluster.registry)
+        atomic_write(
+            layout.dir / "containerd.toml",
+            config.containerd_toml(
+                found.major,
+                root=layout.root,
+                state=layout.state,
+                socket=layout.socket,
+                runc_root=layout.runc,
+                sandbox_image=pause.NAME,
+                cni_bin=found.cni,
+                cni_conf=conf,
+                registries=layout.registries,
+                runtimes=shims.HANDLERS if self.wasm else {},
+            ),
+        )
+        if self.wasm:
+            shims.install(layout.bin)
+        ca = layout.dir / "ca.crt"
+        atomic_write(ca, self.cluster.ca)
+        atomic_write(
+            layout.dir / "kubelet.yaml",  # JSON is YAML
+            json.dumps(
+                config.kubelet_configuration(
+                    socket=layout.socket,
+                    root=layout.kubelet,
+                    logs=layout.logs,
+                    address=self.address,
+                    port=self.port,
+                    ca=ca,
+                    cgroup=layout.cgroup,
+                    evented=self.evented,
+                ),
+                indent=2,
+            ),
+        )
+        self._make_cgroup()
+
+    def _write_hosts(self, registry: str) -> None:
+        directory = self.layout.registries / registry
+        directory.mkdir(exist_ok=True)
+        atomic_write(directory / "hosts.toml", config.hosts_toml(registry))
+
+    def _make_cgroup(self) -> None:
+        """Make the cgroup below which the kubelet puts pods: it wants to find it, in every hierarchy."""
+        name = self.layout.cgroup.lstrip("/")
+        if (cleanup.CGROUPS / "cgroup.controllers").exists():
+            (cleanup.CGROUPS / name).mkdir(exist_ok=True)
+            return
+        for hierarchy in cleanup.CGROUPS.iterdir():
+            if not hierarchy.is_dir() or hierarchy.is_symlink() or hierarchy.name == "unified":
+                continue
+            group = hierarchy / name
+            group.mkdir(exist_ok=True)
+            # A new cpuset is empty, and nothing can be in it, until it is told what it may use.
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                if (group / file).exists():
+                    (group / file).write_text((hierarchy / file).read_text())
+
+    def _environment(self) -> dict[str, str]:
+        name, _, value = self.layout.mark.partition("=")
+        return {
+            **os.environ,
+            name: value,
+            "PATH": f"{self.layout.bin}:{self.programs.containerd.parent}:{programs.path()}",
+            "WASMLAB_SHIM_DIR": str(self.layout.shim),
+        }
+
+    def _start_containerd(self) -> None:
+        self.containerd = Child(
+            [str(self.programs.containerd), "--config", str(self.layout.dir / "containerd.toml")],
+            log=self.layout.logs / "containerd.log",
+            env=self._environment(),
+            die_with_parent=not self.detach,
+        )
+        self._write_record()
+        self.containerd.wait_ready(
+            lambda: self.layout.socket.exists() and self.ctr("version", check=False).returncode == 0,
+            self.timeout_s,
+            what="containerd",
+        )
+
+    def _import_pause(self) -> None:
+        self.ctr("images", "import", "-", input=archive(pause.image(), pause.NAME))
+
+    def _start_kubelet(self) -> None:
+        from wasmlab.cluster import binary
+
+        kubeconfig = self.layout.dir / "kubeconfig"
+        argv = [
+            str(binary.ensure()), "kubelet",
+            "--config", str(self.layout.dir / "kubelet.yaml"),
+            "--kubeconfig", str(kubeconfig),
+            "--root-dir", str(self.layout.kubelet),
+            "--cert-dir", str(self.layout.kubelet / "pki"),
+            "--hostname-override", self.name,
+            "--node-ip", self.address,
+        ]  # fmt: skip
+        if self.wasm:
+            argv += ["--node-labels", f"{NODE_LABEL}=true"]
+        if kubeconfig.exists():
+            self._point(kubeconfig)
+        else:
+            bootstrap = self.cluster.bootstrap_kubeconfig(self.layout.dir / "bootstrap.kubeconfig")
+            argv += ["--bootstrap-kubeconfig", str(bootstrap)]
+        self._started_s = float(int(time.time()))
+        self.kubelet = Child(
+            argv, log=self.log, env=self._environment(), die_with_parent=not self.detach
+        )
+        self._write_record()
+
+    def _point(self, kubeconfig: Path) -> None:
+        """Correct the address of the API server in a kubeconfig that an earlier run wrote."""
+        import yaml
+
+        document = yaml.safe_load(kubeconfig.read_text())
+        entry = document["clusters"][0]["cluster"]
+        if entry["server"] != self.cluster.server:
+            entry["server"] = self.cluster.server
+            atomic_write(kubeconfig, yaml.safe_dump(document, sort_keys=False))
+
+    def _wait_ready(self) -> None:
+        """Approve the kubelet's serving certificate and wait until its Node is Ready."""
+        deadline = time.monotonic() + self.timeout_s
+        assert self.kubelet is not None
+        while not (self._ready() and self._reachable()):
+            if not self.kubelet.alive:
+                raise BootstrapError(
+                    f"the kubelet of node {self.name} ended before the node was Ready (exit code "
+                    f"{self.kubelet.returncode}); last lines of its log:\n{self.kubelet.tail()}",
+                    remedy=f"see its whole log in {self.log}",
+                    node=self.name,
+                )
+            if time.monotonic() >= deadline:
+                raise BootstrapError(
+                    f"node {self.name} was not Ready after {self.timeout_s:g} s; last lines of the kubelet's log:\n"
+                    f"{self.kubelet.tail()}",
+                    remedy=f"see the logs in {self.layout.logs}",
+                    node=self.name,
+                )
+            self._approve()
+            time.sleep(_POLL_S)
+
+    def _approve(self) -> None:
+        selector = "spec.signerName=kubernetes.io/kubelet-serving"
+        for request in self.cluster.rest.get(_CSRS, fieldSelector=selector)["items"]:
+            if request["spec"].get("username") == f"system:node:{self.name}":
+                if not request["status"].get("conditions"):
+                    self.cluster.approve_csr(request["metadata"]["name"], timeout_s=10)
+
+    def _ready(self) -> bool:
+        node = self.cluster.node(self.name)
+        for condition in (node or {}).get("status", {}).get("conditions", []):
+            if condition["type"] == "Ready" and condition["status"] == "True":
+                # Not a Ready that an earlier kubelet left.
+                return datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp() >= self._started_s
+        return False
+
+    def _reachable(self) -> bool:
+        """Whether the API server reaches the kubelet: it serves only once its certificate has been issued."""
+        try:
+            self.cluster.rest.call("GET", f"{_NODES}/{self.name}/proxy/healthz", timeout_s=5)
+        except ClusterError:
+            return False
+        return True
+
+    def _forget(self) -> None:
+        """Remove the Node and its pods from the cluster: nobody is left to report their end."""
+        pods = self.cluster.rest.get("/api/v1/pods", fieldSelector=f"spec.nodeName={self.name}")["items"]
+        for pod in pods:
+            pod.update(apiVersion="v1", kind="Pod")
+            self.cluster.delete(pod, grace_s=0)
+        self.cluster.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}})
+
+    def _end(self, child: Child | None, kill: bool) -> None:
+        if child is None:
+            return
+        if kill:
+            child.kill()
+        else:
+            child.signal(15)
+            child.wait(_GRACE_S + 20)
+
+    def _write_record(self) -> None:
+        record: dict[str, Any] = {
+            "name": self.name,
+            "detach": self.detach,
+            "owner": _identity(os.getpid()),
+            "address": self.address,
+            "port": self.port,
+            "containerd_version": self.programs.version,
+        }
+        for key, child in (("containerd", self.containerd), ("kubelet", self.kubelet)):
+            if child is not None:
+                record[key] = _identity(child.pid)
+        atomic_write(self.layout.record, processes.to_json(record))
+
+
+def _identity(pid: int) -> dict[str, int | None]:
+    return {"pid": pid, "start_ticks": start_time_ticks(pid)}
