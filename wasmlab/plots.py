@@ -486,7 +486,7 @@ def start_phases(results: Results, *, workload: str = "hello", path: str = "loca
     frame = frame[(frame["path"] == path) & (frame["workload"] == workload)]
     phases = [
         name
-        for name in ("spawn", "import", "read", "compile", "load", "instantiate", "run", "teardown")
+        for name in ("import", "compile", "spawn", "read", "load", "instantiate", "run", "teardown")
         if frame[f"{name}_ns"].notna().any()
     ]
     _require(frame if phases else frame.iloc[:0], f"a run of {workload} with phases")
@@ -544,7 +544,10 @@ def start_phases(results: Results, *, workload: str = "hello", path: str = "loca
             frame,
             what=_path_name(path) + ", medians",
         )
-        handles = [Line2D([], [], color=colors[name], linewidth=7, label=name) for name in phases]
+        names = {"import": "new process + import", "spawn": "hand over"}
+        handles = [
+            Line2D([], [], color=colors[name], linewidth=7, label=names.get(name, name)) for name in phases
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize=8.5,
                       handlelength=1.0, columnspacing=1.2)  # fmt: skip
     return figure

@@ -1,0 +1,78 @@
+"""The command line: what it prints, what it writes, and that Ctrl-C loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wasmlab.bench.store import Results
+
+WASMLAB = [sys.executable, "-m", "wasmlab.cli", "bench"]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*WASMLAB, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_local_writes_rows_tables_and_pictures(tmp_path: Path) -> None:
+    done = run("local", "-e", "wasmtime", "-m", "warm", "-m", "cached", "-n", "3", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "local wasmtime warm hello" in done.stdout
+    assert "12 runs, 0 failed, measured 20" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "local.parquet", "local.json", "report.md", "report.html", "cold_start.png", "start_phases.png",
+    }  # fmt: skip
+    # A second report of the same rows is made from the file alone.
+    (tmp_path / "report.md").unlink()
+    assert run("report", str(tmp_path)).returncode == 0
+    assert (tmp_path / "report.md").exists()
+
+
+def test_ctrl_c_keeps_the_rows_so_far(tmp_path: Path) -> None:
+    words = ["local", "-e", "wasmtime", "-m", "cached", "-n", "500", "--no-controls", "--out", str(tmp_path)]
+    child = subprocess.Popen([*WASMLAB, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        # Its first zygote has started and ended when the scratch directory shows a second one; a few seconds do.
+        time.sleep(4)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=max(1, deadline - time.monotonic()))
+    finally:
+        child.kill()
+    assert child.returncode == 130, said
+    assert "interrupted: these are the runs so far" in said
+    results = Results.load(tmp_path / "local.parquet")
+    assert 1 <= len(results.rows) < 500
+    assert results.plan["interrupted"] is True
+    assert "Interrupted" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("local", "-w", "helo"), 1, "there is no workload 'helo'"),
+        (("local", "-m", "hot"), 1, "unknown mode 'hot'"),
+        (("node", "-w", "boolector/factor"), 1, "which a Pod does not have"),
+        (("local", "-n", "0"), 2, "Error"),
+        (("local", "-e", "wasmedge"), 1, "there is no engine called 'wasmedge'"),
+        (("report", "/nonexistent"), 1, "there are no results"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_runs(
+    words: tuple[str, ...], code: int, said: str, tmp_path: Path
+) -> None:
+    done = run(*words)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_workloads_are_listed() -> None:
+    done = run("workloads")
+    assert done.returncode == 0
+    assert "boolector/factor" in done.stdout and "26,267,204" in done.stdout
