@@ -184,6 +184,47 @@ def test_a_signal_leaves_no_process_behind(number: signal.Signals, tmp_path: Pat
         assert "0 of 2 notebooks succeeded" in messages and "Traceback" not in messages, messages
 
 
+CLUSTER = """
+import os, time
+from wasmlab import Cluster
+
+cluster = Cluster.embedded(state)
+os.symlink("ready", mark)
+time.sleep(300)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_the_cluster_of_a_notebook(number: signal.Signals, tmp_path: Path) -> None:
+    parameters = 'word: str = "x"  # w\nmark: str = ""  # m\nstate: str = ""  # s'
+    directory = toys.write(tmp_path / "nb", n01_busy=toys.notebook(CLUSTER, parameters=parameters))
+    mark, state = tmp_path / "mark", tmp_path / "state"
+    command = [sys.executable, "-m", "wasmlab.cli", "lab", "--notebooks", str(directory)]
+    command += ["--out", str(tmp_path / "out"), "-p", f"mark={mark}", "-p", f"state={state}"]
+    lab = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        _until(mark.is_symlink, 90)
+        processes = [one for one in psutil.process_iter() if one.pid != lab.pid and _names(one, state)]
+        assert len(processes) >= 2  # the control plane and the node agent
+        os.kill(lab.pid, number)
+        _, messages = lab.communicate(timeout=60)
+        # A zygote that lost its client lingers for ten seconds.
+        _until(lambda: not any(_runs(process) for process in processes), 30)
+    finally:
+        lab.kill()
+        lab.wait()
+    if number == signal.SIGINT:
+        assert lab.returncode == 130, messages
+
+
+def _names(process: psutil.Process, path: Path) -> bool:
+    try:
+        return any(str(path) in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
 def _runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -114,7 +114,7 @@ def about_phases(results: Results, engines: Sequence[str], mode: str = "cold") -
             largest = max(medians, key=lambda phase: medians[phase])
             share = medians[largest] / sum(medians.values())
             sentences.append(
-                f"On **{engine}** most of a {mode} start is spent to *{LABELS[largest]}*: {share:.0%} of it."
+                f"On **{engine}** the largest part of a {mode} start is to *{LABELS[largest]}*: {share:.0%} of it."
             )
     return sentences
 
