@@ -32,6 +32,8 @@ class Capabilities:
         Host directories can be given to the guest for reading and writing; for reading only.
     stdin, streaming : bool
         The guest can read stdin; output leaves while the guest still runs.
+    stream_order : bool
+        A log keeps the order in which the guest wrote to stdout and to stderr.
     exit_codes_above_125 : bool
         Codes 126-255 arrive as the guest gave them.
     trap_reason : bool
@@ -52,6 +54,7 @@ class Capabilities:
     read_only_dirs: bool = True
     stdin: bool = True
     streaming: bool = True
+    stream_order: bool = True
     exit_codes_above_125: bool = True
     trap_reason: bool = True
     components: bool = True

@@ -19,6 +19,7 @@ import asyncio
 import functools
 import os
 import re
+import resource
 import stat
 import tempfile
 import time
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version
 from wasmlab.engines.module_limits import initial_bytes, with_memory_limit
 from wasmlab.errors import InvalidModule, Unsupported
+from wasmlab.sandbox import limits
 from wasmlab.sandbox.spec import Span
 from wasmlab.sandbox.stdio import STDERR, STDOUT, write_frame
 
@@ -47,11 +49,13 @@ _COPY_LIMIT_BYTES = 64 << 20
 _CHUNK_BYTES = 64 * 1024
 # What the SDK itself may need on top, and its in-memory file system with it: the backstop, not the limit.
 _HOST_SLACK_BYTES = 256 << 20
+_MOST_MEMORY_BYTES = 4 << 30
 _NEARLY_ALL = 0.9
 
 _CAPABILITIES = Capabilities(
     directories=False,
     components=False,
+    stream_order=False,
     phases=False,
     argv0=False,
     notes={
@@ -64,6 +68,8 @@ _CAPABILITIES = Capabilities(
         "phases": "the SDK loads, compiles, instantiates and runs in one step: the phase `run` holds them all",
         "argv0": "the SDK allows only letters, digits and -_.+ in argv[0]: other characters become -, directories are "
         "cut off",
+        "stream_order": "the SDK collects stdout and stderr apart: lines of one stream keep their order, lines of "
+        "different streams written within a millisecond may change places",
         "streaming": "the SDK's streams are copied to the descriptors by the worker",
         "deadline": "the worker is killed; there is no guest backtrace",
     },
@@ -202,6 +208,9 @@ class WasmerEngine:
             # A cold run gets a cache of its own, which is empty.
             root = artifact if cold else self.cache_root(artifact.parent)
             client = wasmer_sdk.Wasmer(cache_root=root)
+        # The limit itself is in the module. This keeps what the guest makes the SDK hold (files in memory) within
+        # bounds; running into it is ugly (the SDK aborts or hangs), but the host keeps its memory.
+        limits.cap_data((spec.memory_bytes or _MOST_MEMORY_BYTES) + _HOST_SLACK_BYTES)
         begun = time.monotonic_ns()
         before = _resident_bytes()
         try:
@@ -238,7 +247,8 @@ class WasmerEngine:
         except wasmer_sdk.WasmerError as error:
             spans.append(Span("run", begun, time.monotonic_ns()))
             kind, text = _reason(str(error))
-            grown = _resident_bytes() - before
+            # The peak: by now the SDK has freed the guest's memory.
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
             if (
                 spec.memory_bytes
                 and kind not in ("link", "invalid_module")
@@ -355,7 +365,7 @@ async def _drain(stream: Any, fd: int) -> None:
 async def _frame(stream: Any, fd: int, number: int) -> None:
     async for chunk in stream:
         write_frame(fd, number, chunk)
-        # The other stream's turn: chunks should leave in the order in which the guest wrote them.
+        # The other stream's turn: what was written some time apart should leave in that order.
         await asyncio.sleep(0)
 
 

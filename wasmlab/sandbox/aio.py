@@ -15,6 +15,7 @@ from typing import Any
 from wasmlab import engines
 from wasmlab.engines.cache import CompileCache
 from wasmlab.errors import SandboxError, WorkerLost
+from wasmlab.process import start_time_ticks
 from wasmlab.sandbox import launch
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
 from wasmlab.sandbox.spec import Outcome, RunSpec
@@ -227,7 +228,7 @@ class AsyncSandbox:
             await self._ask({"op": "shutdown"})
         deadline = time.monotonic() + 10.0
         # A process that is no child of ours has no event to wait for.
-        while Path(f"/proc/{self.pid}").exists() and time.monotonic() < deadline:  # noqa: ASYNC110
+        while start_time_ticks(self.pid) is not None and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         await self.aclose()
 

@@ -19,11 +19,14 @@ from typing import Any
 from wasmlab import engines
 from wasmlab.engines.cache import CompileCache
 from wasmlab.errors import SandboxError, Unsupported, WorkerLost
+from wasmlab.process import start_time_ticks
 from wasmlab.sandbox import launch
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
 from wasmlab.sandbox.spec import CapturedOutcome, Outcome, RunSpec, Span
 
 _READ_BYTES = 64 * 1024
+# Of each stream; a guest that prints without end must not fill this process.
+CAPTURE_LIMIT_BYTES = 64 << 20
 # A run is killed by the zygote at its deadline; this is for a zygote that does not answer at all.
 _ANSWER_TIMEOUT_S = 60.0
 
@@ -104,7 +107,7 @@ class Sandbox:
             sock.close()
         self._free.clear()
         deadline = time.monotonic() + 10.0
-        while os.path.exists(f"/proc/{answer['pid']}") and time.monotonic() < deadline:
+        while start_time_ticks(answer["pid"]) is not None and time.monotonic() < deadline:
             time.sleep(0.002)
 
     def stats(self) -> dict[str, Any]:
@@ -211,7 +214,7 @@ class Sandbox:
                     if fd not in captured:
                         os.close(fd)
                 ours = list(captured)
-                outcome, first_byte = _follow(sock, run_id, captured)
+                outcome, first_byte, truncated = _follow(sock, run_id, captured)
             finally:
                 close_all(ours)
         spans = list(outcome.spans)
@@ -224,6 +227,7 @@ class Sandbox:
             **{**vars(outcome), "spans": tuple(sorted(spans, key=lambda span: span.end_ns))},
             stdout=texts[0],
             stderr=texts[1],
+            truncated=truncated,
         )
 
     @contextlib.contextmanager
@@ -289,7 +293,7 @@ def _input(stdin: int | bytes | None, ours: list[int]) -> int:
     return fd
 
 
-def _follow(sock: socket.socket, run_id: str, captured: dict[int, bytearray]) -> tuple[Outcome, int]:
+def _follow(sock: socket.socket, run_id: str, captured: dict[int, bytearray]) -> tuple[Outcome, int, bool]:
     """Collect output and messages until the run has ended and its output too."""
     poll = select.poll()
     control = sock.fileno()
@@ -299,13 +303,17 @@ def _follow(sock: socket.socket, run_id: str, captured: dict[int, bytearray]) ->
         poll.register(fd, select.POLLIN)
     outcome: Outcome | None = None
     first_byte = 0
+    truncated = False
     while outcome is None or open_pipes:
         for fd, _ in poll.poll():
             if fd != control:
                 data = os.read(fd, _READ_BYTES)
                 if data:
                     first_byte = first_byte or time.monotonic_ns()
-                    captured[fd] += data
+                    if len(captured[fd]) < CAPTURE_LIMIT_BYTES:
+                        captured[fd] += data
+                    else:
+                        truncated = True
                 else:
                     poll.unregister(fd)
                     open_pipes.discard(fd)
@@ -323,4 +331,4 @@ def _follow(sock: socket.socket, run_id: str, captured: dict[int, bytearray]) ->
             if message["op"] == "ended" and message["id"] == run_id:
                 outcome = Outcome.from_json(message["outcome"])
                 poll.unregister(control)
-    return outcome, first_byte
+    return outcome, first_byte, truncated

@@ -15,7 +15,7 @@ from wasmlab import engines
 from wasmlab.engines.cache import child_environment
 from wasmlab.errors import SandboxError
 from wasmlab.paths import file_lock, private_dir
-from wasmlab.process import tail
+from wasmlab.process import start_time_ticks, tail
 from wasmlab.sandbox.protocol import PROTOCOL, connect, pack, receive, send
 
 # Importing an engine takes 0.1 s; a machine that is busy with twenty other things may take a hundred times that.
@@ -88,12 +88,8 @@ def _replace(sock: socket.socket, engine: str, directory: Path, answer: dict[str
     receive(sock)  # returns when it has gone
     sock.close()
     deadline = time.monotonic() + 10.0
-    while _alive(int(answer.get("pid", 0))) and time.monotonic() < deadline:
+    while start_time_ticks(int(answer.get("pid", 0))) is not None and time.monotonic() < deadline:
         time.sleep(0.005)
-
-
-def _alive(pid: int) -> bool:
-    return pid > 0 and os.path.exists(f"/proc/{pid}")
 
 
 def _start(

@@ -156,10 +156,13 @@ class CapturedOutcome(Outcome):
     ----------
     stdout, stderr : bytes
         What the guest wrote; empty for a stream that went to a descriptor of the caller's.
+    truncated : bool
+        Whether it wrote more than `Sandbox` captures (the rest was read and dropped).
     """
 
     stdout: bytes = b""
     stderr: bytes = b""
+    truncated: bool = False
 
 
 def dumps(value: Any) -> bytes:

@@ -59,6 +59,10 @@ _PARTIAL_LINE_S = 0.2
 _FORK_FAILURES = 5
 _OUTBOX_LIMIT = 10_000
 
+_LOCK_PATIENCE_S = 6.0
+# Reference counting frees nearly everything; the collector, off for the workers' sake, is run now and then.
+_COLLECT_EVERY_S = 60.0
+
 _EXIT_BUSY = 3
 
 
@@ -166,6 +170,7 @@ class Zygote:
     def run_forever(self) -> None:
         """Serve until asked to end, or until nobody has needed us for the linger time."""
         self._after(_SHRINK_EVERY_S, self._shrink)
+        self._after(_COLLECT_EVERY_S, self._collect)
         while not self.ending:
             now = time.monotonic()
             while self.timers and self.timers[0][0] <= now:
@@ -234,6 +239,10 @@ class Zygote:
             self._discard(self.idle.pop())
         self._after(min(_SHRINK_EVERY_S, max(0.05, self.linger_s)), self._shrink)
 
+    def _collect(self) -> None:
+        gc.collect()
+        self._after(_COLLECT_EVERY_S, self._collect)
+
     def close(self) -> None:
         """Kill every worker, write what is known of their runs, and remove the socket."""
         for run in list(self.runs.values()):
@@ -262,7 +271,11 @@ class Zygote:
         return len(self.idle) < self.target_idle or bool(self.queue)
 
     def _fork(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self._fork_failed(f"cannot make a worker's socket: {error.strerror}")
+            return
         try:
             pid = os.fork()
         except OSError as error:
@@ -274,7 +287,15 @@ class Zygote:
             worker.serve(self.engine, theirs, self.pid)
         theirs.close()
         ours.setblocking(False)
-        one = _Worker(pid, os.pidfd_open(pid), ours)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            ours.close()  # the worker ends when it finds that
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._fork_failed(f"cannot watch a worker: {error.strerror}")
+            return
+        one = _Worker(pid, pidfd, ours)
         self._watch(one.pidfd, lambda _: self._reap(one))
         self._watch(ours.fileno(), lambda _: self._worker_says(one))
         if self.queue:
@@ -501,6 +522,10 @@ class Zygote:
         try:
             self.records.ended(run_id, outcome)
             self.unwritten.pop(run_id, None)
+        except FileNotFoundError:
+            # Somebody removed its directory: that is a way to say that nobody wants to know.
+            self.unwritten.pop(run_id, None)
+            say(f"run {run_id}: its record was removed while it ran; its outcome is not kept")
         except OSError as error:
             # Kept in memory, and this process stays until the disk takes it.
             if run_id not in self.unwritten:
@@ -513,12 +538,20 @@ class Zygote:
     # -- clients ----------------------------------------------------------------------------------------------------
 
     def _accept(self, _: int) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
+        try:
             sock, _ = self.listener.accept()
-            sock.setblocking(False)
-            peer = _Peer(sock)
-            self.peers.add(peer)
-            self._watch(sock.fileno(), lambda event: self._peer_event(peer, event))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            say(f"cannot take a client: {error.strerror}")
+            time.sleep(
+                0.01
+            )  # out of descriptors: it will be asked again at once, and for as long as that lasts
+            return
+        sock.setblocking(False)
+        peer = _Peer(sock)
+        self.peers.add(peer)
+        self._watch(sock.fileno(), lambda event: self._peer_event(peer, event))
 
     def _peer_event(self, peer: _Peer, event: int) -> None:
         if event & select.EPOLLOUT:
@@ -746,10 +779,17 @@ def main() -> None:
         os._exit(0)
 
     lock = os.open(options.dir / f"{options.engine}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(_EXIT_BUSY)
+    give_up_at = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            # One that is just about to end does not answer any more, and frees the lock in a moment.
+            if time.monotonic() >= give_up_at:
+                say(f"another {options.engine} zygote holds {options.dir} and does not answer")
+                sys.exit(_EXIT_BUSY)
+            time.sleep(0.005)
     limits.raise_open_files()
     zygote = Zygote(options.engine, options.dir, options.workers, options.linger, options.cache)
     zygote.engine.prepare(options.cache)
