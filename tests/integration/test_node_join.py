@@ -1,0 +1,270 @@
+"""A node joins: bootstrap, manual approval, what describe shows, who may come in, what happens when it is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node.lab import until
+from wasmlab.node import csr
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def manual(cluster: Any) -> Iterator[dict[str, Any]]:
+    """A node that somebody approves by hand, and what could be seen before."""
+    handle = cluster.add_node("manual", wait=False, approve=False, args=("--node-check-s", "0.5"))
+    try:
+        until("the request appears", lambda: cluster.csr_state("manual-tls") == "Pending")
+        time.sleep(1.0)
+        before = {"node": cluster.node("manual"), "log": handle.log.read_text()}
+        cluster.kubectl("certificate", "approve", "manual-tls")
+        handle.wait_ready(20, approve=False)
+        yield {"handle": handle, "before": before}
+    finally:
+        handle.stop()
+
+
+def test_it_joins_only_after_approval(manual: dict[str, Any]) -> None:
+    assert manual["before"]["node"] is None
+    assert "kubectl certificate approve manual-tls" in manual["before"]["log"]
+
+
+def test_describe_shows_the_articles_node(cluster: Any, manual: dict[str, Any]) -> None:
+    node = cluster.node("manual")
+    labels = node["metadata"]["labels"]
+    for key in ("beta.kubernetes.io/arch", "beta.kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/os"):
+        assert labels[key] == "wasm32-wasi"
+    assert labels["kubernetes.io/hostname"] == "manual"
+    assert labels["type"] == "krustlet"
+    taints = {(t["key"], t.get("value"), t["effect"]) for t in node["spec"]["taints"]}
+    assert {("kubernetes.io/arch", "wasm32-wasi", e) for e in ("NoExecute", "NoSchedule")} <= taints
+    text = cluster.kubectl("describe", "node", "manual").stdout
+    for line in (
+        "Architecture:               wasm-wasi",
+        "Operating System:           linux",
+        "Container Runtime Version:  mvp",
+        "Kubelet Version:            v",
+        "PodCIDR:",
+        "InternalIP:  127.0.0.1",
+        "Hostname:    manual",
+        "HolderIdentity:  manual",
+        "KubeletReady",
+        "OutOfDisk",
+    ):
+        assert line in text, text
+    assert node["status"]["capacity"]["cpu"] == str(len(os.sched_getaffinity(0)))
+    assert node["status"]["capacity"]["pods"] == "110"
+
+
+def test_the_lease_is_renewed(cluster: Any, manual: dict[str, Any]) -> None:
+    path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/manual"
+    first = cluster.rest.get(path)["spec"]["renewTime"]
+    assert until("a renewal", lambda: cluster.rest.get(path)["spec"]["renewTime"] != first, 15)
+
+
+def test_a_deleted_node_object_comes_back(cluster: Any, manual: dict[str, Any]) -> None:
+    before = cluster.node("manual")["metadata"]["uid"]
+    cluster.rest.call("DELETE", "/api/v1/nodes/manual")
+    found = until(
+        "the Node is back",
+        lambda: (node := cluster.node("manual")) and node["metadata"]["uid"] != before and node,
+    )
+    assert any(c["type"] == "Ready" and c["status"] == "True" for c in found["status"]["conditions"])
+
+
+def test_keys_are_private(manual: dict[str, Any]) -> None:
+    directory = manual["handle"].dir
+    for path in [directory / "kubeconfig", *(directory / "pki").iterdir()]:
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert not [p for p in (directory / "pki").iterdir() if p.name.startswith("tmp")]
+
+
+def test_a_restart_uses_the_same_certificates(cluster: Any, manual: dict[str, Any]) -> None:
+    handle = manual["handle"]
+    names = {
+        c["metadata"]["name"]
+        for c in cluster.rest.get("/apis/certificates.k8s.io/v1/certificatesigningrequests")["items"]
+    }
+    port = cluster.node("manual")["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    handle.stop_agent()
+    handle.start()
+    handle.wait_ready(20, approve=False)
+    after = {
+        c["metadata"]["name"]
+        for c in cluster.rest.get("/apis/certificates.k8s.io/v1/certificatesigningrequests")["items"]
+    }
+    assert after == names
+    assert cluster.node("manual")["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == port
+
+
+# ---- the endpoint ----
+
+
+@pytest.fixture(scope="module")
+def ask(cluster: Any, manual: dict[str, Any]) -> Callable[..., tuple[int, str]]:
+    port = cluster.node("manual")["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+
+    def listens() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    # Kubernetes' times have whole seconds: right after a restart the Ready of the agent before it may be taken for new.
+    until("the endpoint listens", listens)
+
+    def ask(certificate: tuple[Path, Path] | None, path: str = "/pods") -> tuple[int, str]:
+        context = ssl.create_default_context(cadata=cluster.ca.decode())
+        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+        if certificate:
+            context.load_cert_chain(*certificate)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    return ask
+
+
+def test_nobody_without_a_certificate_comes_in(ask: Callable[..., Any]) -> None:
+    # TLS 1.3 tells a client that its certificate is missing only when it reads.
+    with pytest.raises((ssl.SSLError, ConnectionResetError, http.client.RemoteDisconnected)):
+        ask(None)
+
+
+def test_a_certificate_of_another_authority_is_refused(ask: Callable[..., Any], tmp_path: Path) -> None:
+    from tests.node.test_csr import issue
+
+    key = csr.new_key()
+    (tmp_path / "k").write_bytes(key)
+    (tmp_path / "c").write_bytes(issue(key))
+    with pytest.raises((ssl.SSLError, ConnectionResetError, http.client.RemoteDisconnected)):
+        ask((tmp_path / "c", tmp_path / "k"))
+
+
+def test_the_clusters_other_clients_are_refused(
+    ask: Callable[..., Any], manual: dict[str, Any], tmp_path: Path
+) -> None:
+    import base64
+
+    import yaml
+
+    user = yaml.safe_load((manual["handle"].dir / "kubeconfig").read_text())["users"][0]["user"]
+    (tmp_path / "c").write_bytes(base64.b64decode(user["client-certificate-data"]))
+    (tmp_path / "k").write_bytes(base64.b64decode(user["client-key-data"]))
+    status, text = ask((tmp_path / "c", tmp_path / "k"))
+    assert status == 403
+    assert "kube-apiserver-kubelet-client" in text
+
+
+def test_the_api_server_comes_in(cluster: Any, ask: Callable[..., Any]) -> None:
+    pki = cluster.dir / "pki"
+    mine = (pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")
+    assert ask(mine, "/healthz") == (200, "ok")
+    status, text = ask(mine, "/exec/default/p/c")
+    assert status == 501
+    assert "no process" in text
+    assert ask(mine, "/containerLogs/default/none/c")[0] == 404
+
+
+# ---- refusals ----
+
+
+def agent(cluster: Any, directory: Path, name: str, *more: str) -> list[str]:
+    boot = cluster.bootstrap_kubeconfig(directory / "boot")
+    return [
+        *(
+            sys.executable,
+            "-m",
+            "wasmlab.cli",
+            "node",
+            "run",
+            "--dir",
+            str(directory / "n"),
+            "--node-name",
+            name,
+        ),
+        *("--kubeconfig", str(directory / "n" / "kubeconfig"), "--bootstrap-kubeconfig", str(boot), *more),
+    ]
+
+
+def test_a_denied_request_is_a_clear_error(cluster: Any, tmp_path: Path) -> None:
+    child = subprocess.Popen(agent(cluster, tmp_path, "unwanted"), stderr=subprocess.PIPE, text=True)
+    try:
+        until("the request appears", lambda: cluster.csr_state("unwanted-tls") == "Pending")
+        cluster.kubectl("certificate", "deny", "unwanted-tls")
+        _, text = child.communicate(timeout=20)
+    finally:
+        child.kill()
+    assert child.returncode == 1
+    assert "unwanted-tls" in text
+    assert "refused: Denied" in text
+    assert "kubectl delete csr unwanted-tls" in text
+    assert cluster.node("unwanted") is None
+
+
+def test_nobody_approves(cluster: Any, tmp_path: Path) -> None:
+    done = subprocess.run(
+        agent(cluster, tmp_path, "ignored", "--csr-timeout-s", "1.5"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert "nobody approved the serving certificate request ignored-tls within 1.5 s" in done.stderr
+    assert "kubectl certificate approve ignored-tls" in done.stderr
+
+
+def test_no_credentials_at_all(tmp_path: Path) -> None:
+    argv = [
+        sys.executable,
+        "-m",
+        "wasmlab.cli",
+        "node",
+        "run",
+        "--dir",
+        str(tmp_path / "n"),
+        "--node-name",
+        "x",
+    ]
+    done = subprocess.run(
+        [*argv, "--kubeconfig", str(tmp_path / "no")], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert "it does not exist" in done.stderr
+    assert "--bootstrap-kubeconfig" in done.stderr
+
+
+def test_two_agents_in_one_directory(cluster: Any, manual: dict[str, Any]) -> None:
+    directory = manual["handle"].dir
+    argv = [
+        sys.executable,
+        "-m",
+        "wasmlab.cli",
+        "node",
+        "run",
+        "--dir",
+        str(directory),
+        "--node-name",
+        "manual",
+    ]
+    done = subprocess.run(
+        [*argv, "--kubeconfig", str(directory / "kubeconfig")], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1
+    assert "another agent runs in" in done.stderr
