@@ -104,3 +104,23 @@ def test_idle_memory_is_that_of_the_workers(lab) -> None:
     assert all(0.5 < value < 30 for value in samples["idle pod private"])
     lines = figures.headlines(type("R", (), {"rows": [], "extra": {}})(), samples)
     assert {line.name for line in lines} >= {"private memory of an idle pod (USS)"}
+
+
+def test_the_headline_figures_from_start_to_table(tmp_path) -> None:
+    from wasmlab import report
+    from wasmlab.bench.store import Results
+
+    sizes = figures.Sizes(starts=1, pods=2, burst=10, idle_pods=2, settle_s=0.5)
+    results = figures.measure(tmp_path, sizes, quiet=True)
+    assert results.failures == []
+    names = [one["name"] for one in results.extra["headlines"]]
+    for part in (
+        "control plane ready", "first pod bound", "node joined", "Succeeded seen, wasmtime", "Succeeded seen, wasmer",
+        "first byte in a warm worker, wasmtime", "control: native /bin/true", "Running seen", "burst of 10 pods, 10",
+        "idle pod (USS)", "control plane at idle",
+    ):  # fmt: skip
+        assert any(part in name for name in names), part
+    again = Results.load(tmp_path / "figures.parquet")
+    assert again.extra["headlines"] == results.extra["headlines"]
+    assert len(again.rows) == 2 * 6
+    assert {path.name for path in report.write(tmp_path)} >= {"burst.png", "pod_waterfall.png", "report.md"}

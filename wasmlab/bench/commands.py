@@ -206,8 +206,8 @@ def _tell(results: Results, written: list[Path]) -> None:
     for entry in results.conditions:
         if entry["load_1min_before"] > _BUSY:
             say(
-                f"the machine was busy when this began (load {entry['load_1min_before']:g}): times are longer than on an "
-                "idle one; compare ratios to the controls"
+                f"the machine was busy when this began (load {entry['load_1min_before']:g}): times are longer "
+                "than on an idle one; compare ratios to the controls"
             )
             break
     for path in written:

@@ -26,13 +26,12 @@ from wasmlab.bench.pods import PodExecutor, make_namespace
 from wasmlab.bench.runner import Executor, carry_out
 from wasmlab.bench.store import Results
 from wasmlab.console import say, step
-from wasmlab.errors import ClusterError, NotReady
+from wasmlab.errors import ClusterError, NotReady, WasmlabError
 
 if TYPE_CHECKING:
     from wasmlab.cluster import Cluster
 
 ENGINES = ("wasmtime", "wasmer")
-_SETTLE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,12 @@ class Sizes:
     burst: int = 1000
     idle_pods: int = 50
     seed: int = 1
+    settle_s: float = 5.0
 
     @classmethod
     def quick(cls) -> Sizes:
         """A minute's worth, to see that everything works."""
-        return cls(starts=1, pods=10, burst=50, idle_pods=10)
+        return cls(starts=1, pods=10, burst=50, idle_pods=10, settle_s=1.0)
 
 
 def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Results:
@@ -133,12 +133,12 @@ def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Re
     Raises
     ------
     WasmlabError
-        If the cluster does not start; nothing is written then.
+        If something cannot be measured; what was measured before is written first.
     """
     sizes = sizes or Sizes()
     before = Conditions.read()
     results = Results(environment=fingerprint(), plan={"sizes": asdict(sizes), "interrupted": False})
-    lines: list[Headline] = []
+    failure: WasmlabError | None = None
     samples: dict[str, list[float]] = {}
     results.extra = {"headlines": [], "samples": samples}
     try:
@@ -149,12 +149,20 @@ def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Re
     except KeyboardInterrupt:
         results.plan["interrupted"] = True
         say("interrupted: what was measured so far is kept")
+    except WasmlabError as error:
+        if not samples and not results.rows:
+            raise
+        results.extra["error"] = f"{type(error).__name__}: {error.message}"
+        failure = error
     lines = headlines(results, samples)
     results.extra["headlines"] = [asdict(line) | {"met": line.met} for line in lines]
     results.conditions = [before.until(Conditions.read())]
     for row in results.rows:
         row["fingerprint"] = results.environment["id"]
-    results.save(Path(out) / "figures.parquet")
+    path = results.save(Path(out) / "figures.parquet")
+    if failure is not None:
+        say(f"what was measured before it failed is in {path}")
+        raise failure
     return results
 
 
@@ -246,7 +254,7 @@ def _on_cluster(
 
             for engine in ENGINES:
                 pods.prepare(engine, workloads.get("hello"))
-            time.sleep(_SETTLE_S)
+            time.sleep(sizes.settle_s)
             samples["control plane memory"] = [cluster.stats()["rss_bytes"] / 1e6]
         with step(
             f"Run {sizes.pods} pods per engine, one after the other, with controls between", quiet=quiet
