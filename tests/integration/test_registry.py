@@ -116,7 +116,7 @@ def test_the_registry_really_checks_what_is_pushed(
     def other(digest: str, *args: Any, **options: Any) -> Any:
         return real(of_bytes(b"something else"), *args, **options)
 
-    monkeypatch.setattr("wasmlab.oci.client.artifact.pack_layer", other)
+    monkeypatch.setattr("wasmlab.oci.transfer.artifact.pack_layer", other)
     with pytest.raises(RegistryError, match="DIGEST_INVALID"):
         Client().push(hello, ref)
 

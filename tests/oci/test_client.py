@@ -438,7 +438,7 @@ def test_an_unknown_host(face: Face) -> None:
 def test_a_name_server_that_hangs(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded, and the thread that still asks does not hold up the end of the call."""
     released = threading.Event()
-    monkeypatch.setattr("wasmlab.oci.transport.socket.getaddrinfo", lambda *_: released.wait(20) and [])
+    monkeypatch.setattr("wasmlab.oci.resolver.socket.getaddrinfo", lambda *_: released.wait(20) and [])
     start = time.monotonic()
     with pytest.raises(RegistryTimeout, match="no connection"):
         face("inspect", "reg.example.org/hello:v1", timeout=QUICK)
@@ -648,7 +648,7 @@ def test_a_module_larger_than_the_disk_fails_before_it_starts(
     registry.put("hello", "v1", packed.manifest, mt.OCI_MANIFEST, MODULE)
     with pytest.raises(SizeMismatch, match="not pulled"):
         face("pull", f"{registry.host}/hello:v1", out)
-    monkeypatch.setattr("wasmlab.oci.client.MAX_MODULE_BYTES", 1 << 60)
+    monkeypatch.setattr("wasmlab.oci.async_client.MAX_MODULE_BYTES", 1 << 60)
     with pytest.raises(OCIError, match="no space"):
         face("pull", f"{registry.host}/hello:v1", out)
     assert registry.count("GET", "/blobs/") == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wasmlab.errors import OCIError
-from wasmlab.oci import protocol
+from wasmlab.oci import answers, protocol
 from wasmlab.oci.protocol import FilePart, Request, Response
 from wasmlab.oci.reference import Reference
 
@@ -36,13 +36,13 @@ def answer(status: int, url: str = GET.url, **headers: str) -> Response:
 )
 def test_upload_locations(location: str, expected: str) -> None:
     response = answer(202, "https://reg.example.org/v2/a/blobs/uploads/", location=location)
-    assert protocol.upload_location(response, "x") == expected
+    assert answers.upload_location(response, "x") == expected
 
 
 @pytest.mark.parametrize("location", ["", "ftp://x/y", "javascript:1", "http://[", "http://r:99999/x"])
 def test_unusable_upload_locations(location: str) -> None:
     with pytest.raises(OCIError):
-        protocol.upload_location(answer(202, location=location), "x")
+        answers.upload_location(answer(202, location=location), "x")
 
 
 def test_the_digest_joins_the_locations_query_untouched() -> None:
@@ -65,31 +65,31 @@ def test_the_digest_joins_the_locations_query_untouched() -> None:
     ],
 )
 def test_credentials_stay_at_their_origin(location: str, kept: bool) -> None:
-    following = protocol.redirect(GET, answer(307, location=location), allow_downgrade=False)
+    following = answers.redirect(GET, answer(307, location=location), allow_downgrade=False)
     assert following is not None
     assert ("Authorization" in following.headers) is kept
 
 
 def test_an_upload_is_redirected_only_with_its_body() -> None:
-    assert protocol.redirect(PUT, answer(307, PUT.url, location="/x"), allow_downgrade=False) is not None
+    assert answers.redirect(PUT, answer(307, PUT.url, location="/x"), allow_downgrade=False) is not None
     with pytest.raises(OCIError):
-        protocol.redirect(PUT, answer(302, PUT.url, location="/x"), allow_downgrade=False)
-    assert protocol.redirect(GET, answer(200), allow_downgrade=False) is None
+        answers.redirect(PUT, answer(302, PUT.url, location="/x"), allow_downgrade=False)
+    assert answers.redirect(GET, answer(200), allow_downgrade=False) is None
 
 
 def test_when_to_try_again() -> None:
-    assert protocol.retry_delay_s(GET, answer(503), 0) == protocol.backoff_s(0)
-    assert protocol.retry_delay_s(GET, answer(503), protocol.MAX_ATTEMPTS - 1) is None
-    assert protocol.retry_delay_s(PUT, answer(503, PUT.url), 0) is None
-    assert protocol.retry_delay_s(PUT, answer(429, PUT.url, retry_after="2"), 0) == 2
-    assert protocol.retry_delay_s(GET, answer(429, retry_after="11"), 0) is None
-    assert protocol.retry_delay_s(GET, answer(500), 0) is None
-    assert protocol.retry_delay_s(GET, answer(404), 0) is None
-    soon = protocol.retry_delay_s(GET, answer(429, retry_after=formatdate(time.time() + 5, usegmt=True)), 0)
+    assert answers.retry_delay_s(GET, answer(503), 0) == answers.backoff_s(0)
+    assert answers.retry_delay_s(GET, answer(503), answers.MAX_ATTEMPTS - 1) is None
+    assert answers.retry_delay_s(PUT, answer(503, PUT.url), 0) is None
+    assert answers.retry_delay_s(PUT, answer(429, PUT.url, retry_after="2"), 0) == 2
+    assert answers.retry_delay_s(GET, answer(429, retry_after="11"), 0) is None
+    assert answers.retry_delay_s(GET, answer(500), 0) is None
+    assert answers.retry_delay_s(GET, answer(404), 0) is None
+    soon = answers.retry_delay_s(GET, answer(429, retry_after=formatdate(time.time() + 5, usegmt=True)), 0)
     assert soon is not None and 2 < soon <= 5
-    past = protocol.retry_delay_s(GET, answer(429, retry_after=formatdate(time.time() - 50, usegmt=True)), 0)
+    past = answers.retry_delay_s(GET, answer(429, retry_after=formatdate(time.time() - 50, usegmt=True)), 0)
     assert past == 0
-    assert protocol.retry_delay_s(GET, answer(429, retry_after="soon"), 0) == protocol.backoff_s(0)
+    assert answers.retry_delay_s(GET, answer(429, retry_after="soon"), 0) == answers.backoff_s(0)
 
 
 def test_chunks_say_where_they_belong() -> None:
@@ -101,4 +101,4 @@ def test_chunks_say_where_they_belong() -> None:
 @pytest.mark.parametrize("location", ["http://[", "https://r:99999/x", "file:///etc/passwd", ""])
 def test_unusable_redirects(location: str) -> None:
     with pytest.raises(OCIError):
-        protocol.redirect(GET, answer(302, location=location), allow_downgrade=False)
+        answers.redirect(GET, answer(302, location=location), allow_downgrade=False)

@@ -1,11 +1,15 @@
-"""A progress bar on stderr for transfers that last: only on a terminal, only after two seconds."""
+"""Progress of a transfer: the callback's form, and a bar on stderr (only on a terminal, only after two seconds)."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
+
+#: Called during a transfer with (bytes so far, bytes in all).
+ProgressCallback = Callable[[int, int], None]
 
 _AFTER_S = 2.0
 _EVERY_S = 0.1
@@ -56,3 +60,18 @@ class ProgressBar:
         if self._drawn:
             self._stream.write("\r\033[K")
             self._stream.flush()
+
+
+def counter(progress: ProgressCallback | None, total: int) -> Callable[[int], None] | None:
+    """Turn a callback that wants sums into one that takes steps."""
+    if progress is None:
+        return None
+    done = 0
+
+    def count(step: int) -> None:
+        nonlocal done
+        # A repeated request sends its bytes again: never report more than there are.
+        done = min(done + step, total)
+        progress(done, total)
+
+    return count

@@ -12,7 +12,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from wasmlab.errors import CredentialError, OCIError, RegistryTimeout, RegistryUnavailable, Unauthorized
-from wasmlab.oci import auth, protocol
+from wasmlab.oci import answers, auth, protocol
 from wasmlab.oci.credentials import Credentials
 from wasmlab.oci.protocol import Request, Response
 from wasmlab.oci.reference import Reference, is_loopback
@@ -104,7 +104,7 @@ class Session:
             If it does not.
         """
         key = (self.ref.registry, self._scope, self._identity)
-        local = protocol.origin(request.url) == protocol.origin(self.base)
+        local = answers.origin(request.url) == answers.origin(self.base)
         header = self._tokens.get(key) if local else None
         attempt = 0
         choices: list[auth.Secret | None] | None = None  # credentials still to be tried, once challenged
@@ -120,13 +120,13 @@ class Session:
                     not broken
                     or not request.idempotent
                     or sink is not None
-                    or attempt + 1 >= protocol.MAX_ATTEMPTS
+                    or attempt + 1 >= answers.MAX_ATTEMPTS
                 ):
                     raise
-                await asyncio.sleep(protocol.backoff_s(attempt))
+                await asyncio.sleep(answers.backoff_s(attempt))
                 attempt += 1
                 continue
-            here = local and protocol.origin(response.url) == protocol.origin(request.url)
+            here = local and answers.origin(response.url) == answers.origin(request.url)
             if here and (response.status == 401 or (response.status == 403 and choices)):
                 self._tokens.drop(key)
                 if choices is None:
@@ -136,23 +136,23 @@ class Session:
                     self._tokens.put(key, header, lifetime_s)
                     continue
                 self._refused(request, response)
-            delay_s = protocol.retry_delay_s(request, response, attempt)
+            delay_s = answers.retry_delay_s(request, response, attempt)
             if delay_s is not None:
                 await asyncio.sleep(delay_s)
                 attempt += 1
                 continue
-            return protocol.expect(request, response, *statuses, registry=self.ref.registry)
+            return answers.expect(request, response, *statuses, registry=self.ref.registry)
 
     async def _follow(self, request: Request, sink: Sink | None, progress: Progress | None) -> Response:
         current = request
-        for _ in range(protocol.MAX_REDIRECTS + 1):
+        for _ in range(answers.MAX_REDIRECTS + 1):
             response = await self._transport.exchange(current, sink, progress)
-            following = protocol.redirect(current, response, allow_downgrade=self._insecure)
+            following = answers.redirect(current, response, allow_downgrade=self._insecure)
             if following is None:
                 return response
             current = following
         raise OCIError(
-            f"cannot {request.what}: more than {protocol.MAX_REDIRECTS} redirects",
+            f"cannot {request.what}: more than {answers.MAX_REDIRECTS} redirects",
             remedy="the registry (or a proxy before it) redirects in a circle: tell whoever runs it",
         )
 
@@ -206,16 +206,16 @@ class Session:
             wanted.headers,
             body=wanted.body,
         )
-        for attempt in range(protocol.MAX_ATTEMPTS):
+        for attempt in range(answers.MAX_ATTEMPTS):
             response = await self._transport.exchange(request)
-            delay_s = protocol.retry_delay_s(request, response, attempt)
+            delay_s = answers.retry_delay_s(request, response, attempt)
             if delay_s is None:
                 break
             await asyncio.sleep(delay_s)
         if response.status in (404, 405) and secret and secret.identity_token and secret.username:
             # Not every token service knows the OAuth2 POST; the plain GET is older than it.
             return await self._token(challenge, replace(secret, identity_token=""))
-        protocol.expect(request, response, 200, registry=self.ref.registry)
+        answers.expect(request, response, 200, registry=self.ref.registry)
         return auth.read_token(response.body, service)
 
     def _guard(self, url: str) -> None:
@@ -228,4 +228,4 @@ class Session:
             )
 
     def _refused(self, request: Request, response: Response) -> NoReturn:
-        protocol.fail(request, response, self.ref.registry)
+        answers.fail(request, response, self.ref.registry)

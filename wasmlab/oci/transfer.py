@@ -1,4 +1,4 @@
-"""Land a download in a file: verified while it streams, complete or not there at all.
+"""Between registry and disk: describe a file for pushing, land a download in a file, complete or not at all.
 
 Guarantees: until every byte is checked and on disk, an existing file of that name stays as it was; afterwards it is the
 new one; a failed download leaves nothing behind but, after a kill -9, a hidden ``*.part`` file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -16,7 +17,9 @@ from types import TracebackType
 from typing import NoReturn
 
 from wasmlab.errors import OCIError, UnsupportedArtifact, WasmError
-from wasmlab.oci.component import kind_of
+from wasmlab.oci import artifact
+from wasmlab.oci.artifact import Layout, Packed
+from wasmlab.oci.component import component_names, kind_of
 from wasmlab.oci.digest import Verifier
 
 PART_SUFFIX = ".part"
@@ -159,3 +162,31 @@ class Landing:
         raise OCIError(
             f"cannot write {where}: {error.strerror}", remedy="check its permissions", errno=error.errno
         ) from error
+
+
+def pack_file(path: Path, layout: Layout, title: str | None) -> Packed:
+    """Pack the module in the file `path`, reading it once and keeping none of it. See `artifact.pack`.
+
+    Raises
+    ------
+    InvalidModule
+        If it is not WASM.
+    OCIError
+        If it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(8)
+            kind = kind_of(head, str(path))
+            stream.seek(0)
+            names = None
+            if kind == "component" and layout == "cncf":
+                names = component_names(stream.read())
+                stream.seek(0)
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            size = stream.tell()
+    except OSError as error:
+        raise OCIError(
+            f"cannot read {path}: {error.strerror}", remedy="check the file's name and permissions"
+        ) from error
+    return artifact.pack_layer(f"sha256:{digest}", size, layout, component=names, title=title)

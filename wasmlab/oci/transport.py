@@ -12,11 +12,7 @@ what travelled.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 import ssl
-import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -24,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import wasmlab
-from wasmlab.errors import OCIError, PrerequisiteError, RegistryTimeout, RegistryUnavailable, SizeMismatch
+from wasmlab.errors import OCIError, PrerequisiteError, RegistryTimeout, SizeMismatch
+from wasmlab.oci.failures import host_of, translate
 from wasmlab.oci.protocol import FilePart, Request, Response, Timeouts
 from wasmlab.oci.reference import is_loopback
+from wasmlab.oci.resolver import daemon_resolver
 
 if TYPE_CHECKING:
     import aiohttp
@@ -97,13 +95,13 @@ class AiohttpTransport:
                 return await self._exchange(request, sink, progress)
         except aiohttp.ConnectionTimeoutError as error:
             raise RegistryTimeout(
-                f"cannot {request.what}: no connection to {_host(request)} within {self._timeouts.connect_s:g} s",
+                f"cannot {request.what}: no connection to {host_of(request)} within {self._timeouts.connect_s:g} s",
                 remedy="check the address, the network and any firewall",
                 phase="connect",
             ) from error
         except aiohttp.SocketTimeoutError as error:
             raise RegistryTimeout(
-                f"cannot {request.what}: {_host(request)} was silent for {self._read_s(request):g} s",
+                f"cannot {request.what}: {host_of(request)} was silent for {self._read_s(request):g} s",
                 remedy="the registry hangs or is overloaded: see its log, or raise --timeout",
                 phase="read",
             ) from error
@@ -114,7 +112,7 @@ class AiohttpTransport:
                 phase="total",
             ) from error
         except aiohttp.ClientError as error:
-            raise _translate(request, error) from error
+            raise translate(request, error) from error
 
     async def _exchange(self, request: Request, sink: Sink | None, progress: Progress | None) -> Response:
         import aiohttp
@@ -166,7 +164,7 @@ class AiohttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
 
-        connector = aiohttp.TCPConnector(limit=32, resolver=_resolver())
+        connector = aiohttp.TCPConnector(limit=32, resolver=daemon_resolver())
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -251,117 +249,3 @@ async def _read_body(request: Request, answer: Any, sink: Sink | None, progress:
                 remedy="this is not the answer of a registry: check the address",
             )
     return bytes(kept[: request.max_body_bytes])
-
-
-def _resolver() -> Any:
-    from aiohttp.abc import AbstractResolver, ResolveResult
-
-    class DaemonResolver(AbstractResolver):
-        """Resolves in daemon threads: a hanging name server must not delay the end of the process."""
-
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-        ) -> list[ResolveResult]:
-            infos = await _in_daemon_thread(
-                lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
-            )
-            return [
-                ResolveResult(
-                    hostname=host,
-                    host=address[0],
-                    port=address[1],
-                    family=found,
-                    proto=proto,
-                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                )
-                for found, _, proto, _, address in infos
-            ]
-
-        async def close(self) -> None:
-            return None
-
-    return DaemonResolver()
-
-
-async def _in_daemon_thread(work: Callable[[], Any]) -> Any:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def deliver(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as caught:
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            loop.call_soon_threadsafe(deliver, result, error)
-
-    threading.Thread(target=run, name="wasmlab-resolve", daemon=True).start()
-    return await future
-
-
-def _host(request: Request) -> str:
-    return urlsplit(request.url).netloc.rpartition("@")[2]
-
-
-def _translate(request: Request, error: Exception) -> OCIError:
-    import aiohttp
-
-    host = _host(request)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return RegistryUnavailable(
-            f"cannot {request.what}: the certificate of {host} is not trusted ({_reason(error.certificate_error)})",
-            remedy="pass the authority's certificate with --ca-file FILE, or --insecure to skip the check",
-            registry=host,
-        )
-    if isinstance(error, aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        reason = str(error)
-        if any(mark in reason for mark in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF")):
-            return RegistryUnavailable(
-                f"cannot {request.what}: {host} does not speak https",
-                remedy="if it is a plain http registry, pass --use-http",
-                registry=host,
-            )
-        return RegistryUnavailable(f"cannot {request.what}: TLS with {host} failed ({reason})", registry=host)
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return RegistryUnavailable(
-            f"cannot {request.what}: the name of {host} cannot be resolved",
-            remedy="check the registry's name and this machine's DNS",
-            registry=host,
-        )
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return RegistryUnavailable(
-            f"cannot {request.what}: no connection to {host} ({_os_reason(error.os_error)})",
-            remedy="check that the registry runs and that host and port are right",
-            registry=host,
-        )
-    if isinstance(error, aiohttp.ClientResponseError):
-        return RegistryUnavailable(
-            f"cannot {request.what}: {host} sent something that is not HTTP ({error.message or error})"[:400],
-            remedy="check the port; if it is an https registry, leave --use-http off",
-            registry=host,
-        )
-    return RegistryUnavailable(
-        f"cannot {request.what}: the connection to {host} broke ({str(error) or type(error).__name__})",
-        remedy="try again; if it stays, see the registry's log"
-        + (", or pass --no-use-http if it is an https registry" if request.url.startswith("http:") else ""),
-        registry=host,
-        broken=True,
-    )
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "verify_message", "") or str(error)
-
-
-def _os_reason(error: OSError) -> str:
-    # asyncio words a refused connection as "Connect call failed (address)"; the system's own word says more.
-    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -1,0 +1,408 @@
+"""The asynchronous client: push, pull, inspect and resolve WASM artifacts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from wasmlab.errors import (
+    DigestMismatch,
+    InvalidReference,
+    NotFound,
+    OCIError,
+    RegistryError,
+    SizeMismatch,
+    UnsupportedArtifact,
+)
+from wasmlab.oci import answers, artifact, protocol
+from wasmlab.oci import digest as digests
+from wasmlab.oci.artifact import Descriptor, Layout, Manifest
+from wasmlab.oci.credentials import Credentials
+from wasmlab.oci.digest import Verifier
+from wasmlab.oci.progress import ProgressCallback, counter
+from wasmlab.oci.protocol import FilePart, Timeouts
+from wasmlab.oci.reference import Reference
+from wasmlab.oci.results import Inspected, Located, Pulled, Pushed
+from wasmlab.oci.session import Session, TokenCache
+from wasmlab.oci.transfer import Landing, pack_file
+from wasmlab.oci.transport import AiohttpTransport, Transport
+
+#: A module larger than this is not pulled: a registry must not be able to fill a node's disk.
+MAX_MODULE_BYTES = 2 * 1024**3
+
+
+class AsyncClient:
+    """A client for any number of registries. Use it in one event loop; close it, or use it with ``async with``.
+
+    Parameters
+    ----------
+    credentials : Credentials, optional
+        Asked when a registry demands authentication. Each method also takes `credentials` for one call.
+    plain_http : bool or collection of str, optional
+        True: http everywhere. False: https everywhere. A collection: http for these registries. By default (and for
+        registries not in the collection) http for this machine, https for all others, as containerd does.
+    insecure : bool
+        Do not check certificates.
+    ca_file : path, optional
+        More certificate authorities, PEM.
+    timeout : Timeouts
+        Deadlines.
+    """
+
+    def __init__(
+        self,
+        *,
+        credentials: Credentials | None = None,
+        plain_http: bool | Collection[str] | None = None,
+        insecure: bool = False,
+        ca_file: str | Path | None = None,
+        timeout: Timeouts | None = None,
+        _transport: Transport | None = None,
+        _tokens: TokenCache | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._plain_http = plain_http
+        self._insecure = insecure
+        self._timeout = timeout or Timeouts()
+        self._transport: Transport = _transport or AiohttpTransport(
+            self._timeout, insecure=insecure, ca_file=Path(ca_file) if ca_file else None
+        )
+        self._tokens = _tokens if _tokens is not None else TokenCache()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    def _session(self, ref: Reference, credentials: Credentials | None, *, push: bool = False) -> Session:
+        return Session(
+            self._transport,
+            ref,
+            credentials if credentials is not None else self._credentials,
+            self._tokens,
+            plain_http=self._is_plain(ref),
+            push=push,
+            insecure=self._insecure,
+        )
+
+    def _is_plain(self, ref: Reference) -> bool:
+        if isinstance(self._plain_http, bool):
+            return self._plain_http
+        if self._plain_http is not None and ref.registry in self._plain_http:
+            return True
+        return ref.is_loopback
+
+    # Reading ---------------------------------------------------------------------------------------------------
+
+    async def resolve(self, ref: str | Reference, *, credentials: Credentials | None = None) -> str:
+        """Return the digest that `ref` stands for now, with one HEAD request.
+
+        Raises
+        ------
+        NotFound, Unauthorized, RegistryError, RegistryUnavailable, RegistryTimeout
+            As `pull`.
+        """
+        ref = _reference(ref)
+        session = self._session(ref, credentials)
+        request = protocol.manifest_request(
+            session.base, ref, ref.target, head=True, max_bytes=artifact.MAX_MANIFEST_BYTES
+        )
+        try:
+            response = await session.send(request, 200)
+        except RegistryError as error:
+            if _says_nothing(error):
+                return (await self._fetch(session, ref, ref.target)).digest
+            raise
+        digest = response.header("docker-content-digest")
+        if not digests.is_digest(digest):
+            return (await self._fetch(session, ref, ref.target)).digest
+        if ref.digest and digest.startswith("sha256:") and digest != ref.digest:
+            raise _wrong_digest(f"the manifest of {ref}", ref.digest, digest)
+        return digest
+
+    async def inspect(self, ref: str | Reference, *, credentials: Credentials | None = None) -> Inspected:
+        """Fetch what `ref` points at: a WASM artifact of any layout, or something else (then `problem` says what).
+
+        Raises
+        ------
+        NotFound, Unauthorized, RegistryError, RegistryUnavailable, RegistryTimeout, DigestMismatch
+            As `pull`.
+        """
+        ref = _reference(ref)
+        session = self._session(ref, credentials)
+        top = await self._fetch(session, ref, ref.target)
+        layer, problem = None, None
+        try:
+            layer = artifact.select_wasm_layer(await self._resolve_index(session, ref, top))
+        except UnsupportedArtifact as error:
+            problem = error.message
+        return Inspected(ref, top.digest, top.media_type, top.document, top.raw, top.layout, layer, problem)
+
+    async def locate(self, ref: str | Reference, *, credentials: Credentials | None = None) -> Located:
+        """Find the module that `ref` stands for, without fetching it.
+
+        Raises
+        ------
+        UnsupportedArtifact
+            If it is no WASM artifact; and all that `inspect` raises.
+        """
+        ref = _reference(ref)
+        session = self._session(ref, credentials)
+        return await self._locate(session, ref)
+
+    async def pull(
+        self,
+        ref: str | Reference,
+        out: str | Path,
+        progress: ProgressCallback | None = None,
+        *,
+        credentials: Credentials | None = None,
+    ) -> Pulled:
+        """Fetch the module that `ref` stands for into the file `out`.
+
+        The content streams into a hidden file beside `out`, is verified and made durable, and only then takes its name;
+        whatever goes wrong, an existing `out` stays as it was.
+
+        Parameters
+        ----------
+        ref : str or Reference
+            Tag or digest.
+        out : path
+            The file to write.
+        progress : callable, optional
+            Called with (bytes so far, bytes in all).
+
+        Raises
+        ------
+        InvalidReference
+            If `ref` is not a reference.
+        NotFound, Unauthorized, RegistryError
+            As the registry answers, with its code.
+        RegistryUnavailable, RegistryTimeout
+            If it does not answer.
+        DigestMismatch, SizeMismatch
+            If the content is not what the digest says, or is cut.
+        UnsupportedArtifact
+            If there is no WASM module in it.
+        OCIError
+            If `out` cannot be written.
+        """
+        ref = _reference(ref)
+        session = self._session(ref, credentials)
+        return await self._land(session, await self._locate(session, ref), Path(out), progress)
+
+    async def fetch(
+        self,
+        located: Located,
+        out: str | Path,
+        progress: ProgressCallback | None = None,
+        *,
+        mode: int = 0o666,
+        credentials: Credentials | None = None,
+    ) -> Pulled:
+        """Fetch a module that `locate` found. Raises what `pull` raises."""
+        session = self._session(located.reference, credentials)
+        return await self._land(session, located, Path(out), progress, mode=mode)
+
+    async def _locate(self, session: Session, ref: Reference) -> Located:
+        top = await self._fetch(session, ref, ref.target)
+        try:
+            layer = artifact.select_wasm_layer(await self._resolve_index(session, ref, top))
+        except UnsupportedArtifact as error:
+            raise UnsupportedArtifact(
+                f"cannot use {ref}: {error.message}", remedy=error.remedy, **error.context
+            ) from error
+        return Located(ref, top.digest, layer)
+
+    async def _resolve_index(self, session: Session, ref: Reference, top: Manifest) -> Manifest:
+        if not top.is_index:
+            return top
+        chosen = artifact.select_platform(top)
+        manifest = await self._fetch(session, ref, chosen.digest)
+        if manifest.is_index:
+            raise UnsupportedArtifact(
+                "it is an index within an index",
+                remedy="push the module itself",
+                media_type=manifest.media_type,
+            )
+        return manifest
+
+    async def _fetch(self, session: Session, ref: Reference, target: str) -> Manifest:
+        request = protocol.manifest_request(session.base, ref, target, max_bytes=artifact.MAX_MANIFEST_BYTES)
+        response = await session.send(request, 200)
+        what = f"the manifest {target} of {ref.name}"
+        if digests.is_digest(target):
+            verifier = Verifier(target, None, what)
+            verifier.update(response.body)
+            verifier.finish()
+        said = response.header("docker-content-digest")
+        if digests.is_digest(said):
+            verifier = Verifier(said, None, what)
+            verifier.update(response.body)
+            verifier.finish()
+        try:
+            manifest = artifact.parse_manifest(response.body, response.header("content-type"))
+        except OCIError as error:
+            raise type(error)(
+                f"cannot use {ref}: {error.message}", remedy=error.remedy, **error.context
+            ) from error
+        return manifest
+
+    async def _land(
+        self,
+        session: Session,
+        located: Located,
+        out: Path,
+        progress: ProgressCallback | None,
+        *,
+        mode: int = 0o666,
+    ) -> Pulled:
+        ref, layer = located.reference, located.layer
+        what = f"the module {layer.digest} of {ref.name}"
+        if layer.size_bytes > MAX_MODULE_BYTES:
+            raise SizeMismatch(
+                f"{what} has {layer.size_bytes} bytes; more than {MAX_MODULE_BYTES} are not pulled",
+                remedy="check that the manifest is right",
+                expected=MAX_MODULE_BYTES,
+                actual=layer.size_bytes,
+            )
+        count = counter(progress, layer.size_bytes)
+        with Landing(out, Verifier(layer.digest, layer.size_bytes, what), mode=mode) as landing:
+            request = protocol.blob_request(session.base, ref, layer.digest, layer.size_bytes)
+            await session.send(request, 200, sink=landing.write, progress=count)
+            # The fsync may take long: not in the event loop.
+            kind = await asyncio.to_thread(landing.commit)
+        return Pulled(ref, located.manifest_digest, layer.digest, layer.size_bytes, Path(out), kind)
+
+    # Writing ---------------------------------------------------------------------------------------------------
+
+    async def push(
+        self,
+        path: str | Path,
+        ref: str | Reference,
+        layout: Layout = "wasm-to-oci",
+        progress: ProgressCallback | None = None,
+        *,
+        title: str | None = None,
+        chunk_bytes: int | None = None,
+        credentials: Credentials | None = None,
+    ) -> Pushed:
+        """Push the module in the file `path` as `ref`.
+
+        Parameters
+        ----------
+        path : path
+            A core module or component; its bytes are read from disk while they are sent.
+        ref : str or Reference
+            Under which tag.
+        layout : {"wasm-to-oci", "cncf"}
+            The manifest's layout; see `wasmlab.oci.artifact`.
+        progress : callable, optional
+            Called with (bytes so far, bytes in all).
+        title : str, optional
+            File name to write into the manifest.
+        chunk_bytes : int, optional
+            Send the module in pieces of this size, for proxies that limit the size of a request.
+
+        Raises
+        ------
+        InvalidModule
+            If the file is not WASM.
+        OCIError
+            If it cannot be read; and all that `pull` raises about registries.
+        """
+        ref, path = _reference(ref), Path(path)
+        packed = await asyncio.to_thread(pack_file, path, layout, title)
+        if ref.digest and ref.digest != packed.manifest_digest:
+            raise InvalidReference(
+                f"cannot push to {ref}: the manifest of {path} would have the digest {packed.manifest_digest}",
+                remedy="push to a tag",
+            )
+        session = self._session(ref, credentials, push=True)
+        layer = packed.layer
+        count = counter(progress, layer.size_bytes)
+        if not await self._has_blob(session, ref, layer):
+            await self._upload_file(session, ref, layer, path, chunk_bytes, count)
+        elif count:
+            count(layer.size_bytes)
+        if not await self._has_blob(session, ref, packed.config_descriptor):
+            await self._upload_bytes(session, ref, packed.config_descriptor, packed.config)
+        request = protocol.put_manifest_request(
+            session.base, ref, packed.manifest, packed.manifest_media_type
+        )
+        response = await session.send(request, 201, 200, 202)
+        said = response.header("docker-content-digest")
+        if said.startswith("sha256:") and said != packed.manifest_digest:
+            raise _wrong_digest(
+                f"the manifest that the registry stored for {ref}", packed.manifest_digest, said
+            )
+        return Pushed(ref, packed.manifest_digest, layer.size_bytes, layer.digest)
+
+    async def _has_blob(self, session: Session, ref: Reference, blob: Descriptor) -> bool:
+        try:
+            response = await session.send(
+                protocol.blob_request(session.base, ref, blob.digest, blob.size_bytes, head=True), 200
+            )
+        except NotFound:
+            return False
+        except RegistryError as error:
+            if _says_nothing(error):
+                return False  # the upload that follows will fail too, and say why
+            raise
+        return response.header("content-length") in ("", str(blob.size_bytes))
+
+    async def _upload_bytes(self, session: Session, ref: Reference, blob: Descriptor, data: bytes) -> None:
+        location = await self._begin(session, ref)
+        await session.send(
+            protocol.finish_upload_request(location, ref, blob.digest, data, len(data)), 201, 204, 202
+        )
+
+    async def _upload_file(
+        self,
+        session: Session,
+        ref: Reference,
+        blob: Descriptor,
+        path: Path,
+        chunk_bytes: int | None,
+        count: Callable[[int], None] | None,
+    ) -> None:
+        location = await self._begin(session, ref)
+        whole = FilePart(path, 0, blob.size_bytes)
+        body: bytes | FilePart = whole
+        if chunk_bytes:
+            for offset in range(0, blob.size_bytes, chunk_bytes):
+                part = FilePart(path, offset, min(chunk_bytes, blob.size_bytes - offset))
+                request = protocol.chunk_request(location, ref, part)
+                response = await session.send(request, 202, progress=count)
+                location = answers.upload_location(response, request.what)
+            body, count = b"", None
+        request = protocol.finish_upload_request(location, ref, blob.digest, body, blob.size_bytes)
+        await session.send(request, 201, 204, progress=count)
+
+    async def _begin(self, session: Session, ref: Reference) -> str:
+        request = protocol.start_upload_request(session.base, ref)
+        return answers.upload_location(await session.send(request, 202), request.what)
+
+
+def _reference(ref: str | Reference) -> Reference:
+    return ref if isinstance(ref, Reference) else Reference.parse(ref)
+
+
+def _says_nothing(error: RegistryError) -> bool:
+    """Whether a HEAD failed in a way that another request can explain: its answer has no body, so no code."""
+    return error.context.get("code") is None and error.status in (400, 401, 403, 404, 405, 501)
+
+
+def _wrong_digest(what: str, expected: str, actual: str) -> DigestMismatch:
+    return DigestMismatch(
+        f"{what} should have the digest {expected}, the registry says {actual}",
+        remedy="try again; if it stays, the registry or a proxy on the way alters content: do not use it",
+        expected=expected,
+        actual=actual,
+    )
