@@ -1,4 +1,4 @@
-"""A node loses its API server, its watch, its agent, its zygote; pods come by the hundred. Nothing is lost or run twice."""
+"""A node loses its API server, its watch, its agent, its zygote; pods come by the hundred. Nothing is lost."""
 
 from __future__ import annotations
 

@@ -121,14 +121,17 @@ class NodeConfig:
     # Where things are below `dir`.
     @property
     def pki(self) -> Path:
+        """Keys and certificates."""
         return self.dir / "pki"
 
     @property
     def pods_dir(self) -> Path:
+        """A directory per pod, by UID: logs and emptyDir volumes."""
         return self.dir / "pods"
 
     @property
     def spans_file(self) -> Path:
+        """One JSON line per pod with its phases."""
         return self.dir / "spans.jsonl"
 
 

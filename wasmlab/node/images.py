@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.errors import InvalidReference, NotFound, OCIError, UnsupportedArtifact
+from wasmlab.errors import InvalidReference, NotFound, UnsupportedArtifact, WasmlabError
 from wasmlab.node import events, states
 from wasmlab.node.kubeapi import ApiError, Json, KubeApi
 
@@ -120,7 +120,7 @@ class Images:
             raise PullFailed(states.ERR_IMAGE_PULL, _text(error), hopeless=True) from error
         except NotFound as error:
             raise PullFailed(states.ERR_IMAGE_PULL, f"not found: {_text(error)}") from error
-        except (OCIError, ApiError) as error:
+        except (WasmlabError, OSError) as error:  # the registry, the API server (secrets), the disk
             raise PullFailed(states.ERR_IMAGE_PULL, _text(error)) from error
         now = time.monotonic()
         emit(

@@ -168,15 +168,19 @@ class KubeApi:
         return orjson.loads(raw) if raw else {}
 
     async def get(self, path: str, **params: str) -> Json:
+        """Read an object or a list; raises as `request`."""
         return await self.request("GET", path, params=params or None)
 
     async def create(self, path: str, body: Json) -> Json:
+        """Create an object in a collection; raises as `request`."""
         return await self.request("POST", path, body=body)
 
     async def patch(self, path: str, body: Json, content_type: str = MERGE) -> Json:
+        """Change an object; raises as `request`."""
         return await self.request("PATCH", path, body=body, content_type=content_type)
 
     async def delete(self, path: str, body: Json | None = None) -> Json:
+        """Delete an object; raises as `request`."""
         return await self.request("DELETE", path, body=body)
 
     async def watch(

@@ -41,17 +41,21 @@ def setup(level: str = "info") -> None:
 
 
 def debug(message: str, **fields: Any) -> None:
+    """For whoever looks for a fault."""
     if _LOGGER.isEnabledFor(logging.DEBUG):
         _LOGGER.debug(message, extra={"fields": fields})
 
 
 def info(message: str, **fields: Any) -> None:
+    """Something an operator wants to know; never in steady state."""
     _LOGGER.info(message, extra={"fields": fields})
 
 
 def warning(message: str, **fields: Any) -> None:
+    """Something is wrong and is being dealt with."""
     _LOGGER.warning(message, extra={"fields": fields})
 
 
 def error(message: str, *, exc_info: BaseException | None = None, **fields: Any) -> None:
+    """Something is wrong and stays so."""
     _LOGGER.error(message, exc_info=exc_info, extra={"fields": fields})

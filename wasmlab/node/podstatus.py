@@ -110,6 +110,7 @@ class ContainerRecord:
 
     @property
     def running(self) -> bool:
+        """Whether its module runs."""
         return self.state is State.RUNNING
 
     @property

@@ -30,7 +30,7 @@ def unit(executable: Path, kubeconfig: Path, arguments: Sequence[str]) -> str:
 Description=wasmlab node, a kubelet for WASM
 Documentation=https://kubernetes.io/docs/concepts/architecture/nodes/
 Wants=network-online.target
-After=network-online.target
+After=network-online.target multi-user.target
 
 [Service]
 Type=exec

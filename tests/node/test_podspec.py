@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wasmlab.node import podspec
+from wasmlab.node.podspec import Refused
+
+
+def pod(**spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "p", "namespace": "ns", "annotations": spec.pop("annotations", {})},
+        "spec": spec,
+    }
+
+
+def test_the_engine_by_annotation() -> None:
+    made = pod(annotations={"wasmlab.dev/engine": "wasmer", "wasmlab.dev/engine.b": "wasmtime"})
+    assert podspec.engine_of(made, "a", "wasmtime") == "wasmer"
+    assert podspec.engine_of(made, "b", "wasmer") == "wasmtime"
+    assert podspec.engine_of(pod(), "a", "wasmtime") == "wasmtime"
+
+
+def test_restart_semantics() -> None:
+    assert podspec.semantics_of(pod(), "kubernetes") == "kubernetes"
+    made = pod(annotations={"wasmlab.dev/restart-semantics": "krustlet"})
+    assert podspec.semantics_of(made, "kubernetes") == "krustlet"
+    typo = pod(annotations={"wasmlab.dev/restart-semantics": "crustlet"})
+    assert podspec.semantics_of(typo, "kubernetes") == "kubernetes"
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("127.0.0.1:5000/hello:v1", "hello"),
+        ("r.example/a/b/c@sha256:" + "0" * 64, "c"),
+        ("hello", "hello"),
+        ("", "module"),
+    ],
+)
+def test_argv0(image: str, name: str) -> None:
+    assert podspec.module_name(image) == name
+
+
+def test_memory() -> None:
+    assert podspec.memory_limit({}) is None
+    assert podspec.memory_limit({"resources": {"limits": {"memory": "64Mi"}}}) == 64 << 20
+    with pytest.raises(Refused, match="quantity"):
+        podspec.memory_limit({"resources": {"limits": {"memory": "lots"}}})
+
+
+def test_every_reason_is_named_at_once() -> None:
+    container = {
+        "livenessProbe": {},
+        "readinessProbe": {"exec": {}},
+        "workingDir": "/x",
+        "lifecycle": {"preStop": {}},
+    }
+    with pytest.raises(Refused) as caught:
+        podspec.check(pod(), container)
+    for word in ("readinessProbe", "workingDir", "lifecycle"):
+        assert word in str(caught.value)
+
+
+def test_mounts() -> None:
+    made = pod(
+        volumes=[
+            {"name": "e", "emptyDir": {}},
+            {"name": "h", "hostPath": {"path": "/srv", "type": "Directory"}},
+            {"name": "kube-api-access-x", "projected": {}},
+        ]
+    )
+    container = {
+        "volumeMounts": [
+            {"name": "e", "mountPath": "/e"},
+            {"name": "h", "mountPath": "/h", "readOnly": True, "subPath": "in"},
+            {"name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
+        ]
+    }
+    empty, host = podspec.mounts(made, container)
+    assert (empty.kind, empty.guest, empty.read_only) == ("emptyDir", "/e", False)
+    assert (host.kind, host.path, host.sub_path, host.read_only) == ("hostPath", "/srv", "in", True)
+
+
+@pytest.mark.parametrize(
+    ("volume", "mount", "said"),
+    [
+        ({"persistentVolumeClaim": {"claimName": "c"}}, {}, "persistentVolumeClaim"),
+        ({"projected": {}}, {}, "projected"),
+        ({"emptyDir": {"medium": "Memory"}}, {}, "Memory"),
+        ({"emptyDir": {}}, {"subPathExpr": "$(X)"}, "subPathExpr"),
+        ({"hostPath": {"path": "/srv"}}, {"subPath": "../etc"}, "subPath"),
+    ],
+)
+def test_what_is_not_served_is_refused(volume: dict, mount: dict, said: str) -> None:
+    made = pod(volumes=[{"name": "v", **volume}])
+    with pytest.raises(Refused, match=said):
+        podspec.mounts(made, {"volumeMounts": [{"name": "v", "mountPath": "/v", **mount}]})
