@@ -1,0 +1,113 @@
+"""The shim itself: one process per pod, forked ahead by the zygote, that takes a name when a pod needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.sandbox.protocol import receive
+from wasmlab.shim import kernel
+from wasmlab.shim.events import Publisher
+from wasmlab.shim.loop import Loop
+from wasmlab.shim.rpc import Server
+from wasmlab.shim.service import TaskService
+from wasmlab.shim.worker import Worker
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from wasmlab.engines import CompileCache
+
+# Events are flushed for so long before the shim ends; containerd asked it to, so it is there.
+_FLUSH_S = 2.0
+
+
+def idle(control: socket.socket, parent: int, cache: CompileCache, spare_engine: str) -> NoReturn:
+    """Be a shim without a pod: wait for a name on `control`; end when the zygote ends before one came."""
+    code = 1
+    try:
+        os.setsid()
+        kernel.die_with_parent(parent)
+        kernel.set_name("wasm-shim")
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        spare = Worker(spare_engine, warm=True) if spare_engine else None
+        name, fds = receive(control)
+        if name is not None:
+            kernel.no_death_signal()
+            control.close()
+            serve(name, socket.socket(fileno=fds[0]), cache, spare)
+        code = 0
+    except BaseException as error:
+        print(f"shim {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
+
+
+def serve(name: dict[str, Any], asker: socket.socket, cache: CompileCache, spare: Worker | None) -> None:
+    """Serve the pod called `name`; returns when containerd has asked the shim to end.
+
+    Parameters
+    ----------
+    name : dict
+        ``socket`` (path), ``answer`` (what to tell the asker), ``namespace``, ``ttrpc`` (containerd's), ``engine``.
+    asker : socket
+        The `start` command that waits for the answer.
+    """
+    path = name["socket"]
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(64)
+        with open(f"{name['bundle']}/address", "w") as stream:
+            stream.write(name["address"])
+    except OSError as error:
+        asker.sendall(f"1cannot listen on {path}: {error.strerror}".encode())
+        return
+    asker.sendall(b"0" + name["answer"].encode())
+    asker.close()
+
+    loop = Loop()
+    # SIGTERM is for the shim alone: its containers end with it, and containerd cleans up.
+    loop.on_signals(signal.SIGTERM, signal.SIGINT)
+    publisher = Publisher(loop, name["ttrpc"], name["namespace"])
+    ending = False
+
+    def end() -> None:
+        nonlocal ending
+        ending = True
+        server.stop_listening()
+        flush(40)
+
+    def flush(rounds: int) -> None:
+        quiet = publisher.idle and not any(one.unsent for one in server.connections)
+        if quiet or rounds <= 0:
+            loop.ending = True
+        else:
+            loop.after(_FLUSH_S / 40, lambda: flush(rounds - 1))
+
+    service = TaskService(
+        loop,
+        publisher,
+        cache,
+        default_engine=name["engine"],
+        spare=spare,
+        on_shutdown=lambda: loop.after(0, end),
+    )
+    server = Server(loop, listener, service.methods())
+    gc.disable()
+    try:
+        loop.run()
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        service.close()
