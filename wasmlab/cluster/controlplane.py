@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from wasmlab.cluster import binary, processes
 from wasmlab.cluster.statedir import StateDir
 from wasmlab.errors import ClusterError, ProcessError
-from wasmlab.process import Child
+from wasmlab.process import Child, tail
 
 # Exit codes of the Go program, see kube/main.go.
 _IN_USE = 3
@@ -102,12 +103,14 @@ class ControlPlane:
         return state.get("pid") == pid and state.get("ready") is True
 
     def _explain(self, error: ProcessError) -> Exception:
-        if error.returncode not in (_IN_USE, _UNUSABLE):
-            return error
-        # Its last words are "error: ..." and "try: ...": no log needed around them.
-        said = error.log_tail[error.log_tail.rfind("error: ") :]
-        message, _, remedy = said.removeprefix("error: ").partition("\ntry: ")
-        return ClusterError(message.strip(), remedy=remedy.strip() or None, returncode=error.returncode)
+        """Find its last words ("error: ...", then "try: ..."), or why the Go runtime ended it."""
+        text = tail(self.state.log, 400)
+        if error.returncode in (_IN_USE, _UNUSABLE) and (said := re.search(r"(?ms)^error: (.*)\Z", text)):
+            message, _, remedy = said[1].partition("\ntry: ")
+            return ClusterError(message.strip(), remedy=remedy.strip() or None, returncode=error.returncode)
+        if crash := re.search(r"(?m)^(panic|fatal error): .*$", text):
+            error.message += f": {crash[0]}"  # far above the last lines, which are of a stack trace
+        return error
 
     @property
     def started(self) -> bool:

@@ -5,16 +5,21 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
 const (
-	etcdTimeout = 45 * time.Second
-	etcdQuota   = 2 << 30 // bytes; beyond it etcd refuses writes
+	etcdTimeout = 30 * time.Second // it takes a tenth of a second; damaged data can make it wait for ever
+	etcdQuota   = 2 << 30          // bytes; beyond it etcd refuses writes
+	walSegment  = 16 << 20         // bytes; etcd preallocates two of them, at 64 MB each by default
 )
 
 // store is a running etcd that only this process can talk to: it listens on a unix socket in a 0700 directory, and
@@ -46,6 +51,7 @@ func startEtcd(ctx context.Context, l layout, fsync bool) (_ *store, err error) 
 	// Never dialled: a lone member calls nobody. It is stored with the data and so must not change.
 	self := url.URL{Scheme: "unix", Path: "/wasmlab"}
 
+	wal.SegmentSizeBytes = walSegment
 	config := embed.NewConfig()
 	config.Name = "wasmlab"
 	config.Dir = l.path("etcd", "data")
@@ -66,6 +72,9 @@ func startEtcd(ctx context.Context, l layout, fsync bool) (_ *store, err error) 
 			err = damaged(cause)
 		}
 	}()
+	if err := checkData(filepath.Join(config.Dir, "member")); err != nil {
+		return nil, damaged(err)
+	}
 	etcd, err := embed.StartEtcd(config)
 	if err != nil {
 		return nil, damaged(err)
@@ -76,14 +85,42 @@ func startEtcd(ctx context.Context, l layout, fsync bool) (_ *store, err error) 
 		return s, nil
 	case err = <-etcd.Err():
 	case <-etcd.Server.StopNotify():
-		err = fmt.Errorf("etcd stopped while it started")
+		err = damaged("it stopped while it started")
 	case <-time.After(etcdTimeout):
-		err = fmt.Errorf("etcd is not ready after %s", etcdTimeout)
+		err = damaged(fmt.Sprintf("it is not ready after %s; the log of writes may have lost its end", etcdTimeout))
 	case <-ctx.Done():
-		err = ctx.Err()
+		err = fmt.Errorf("etcd is not ready: %w", context.Cause(ctx))
 	}
-	s.stop()
+	within(stopGrace, s.stop)
 	return nil, err
+}
+
+// checkData reads what etcd is about to read. etcd itself panics on damage, partly in goroutines of its own, where
+// nobody can turn it into a message.
+func checkData(dir string) error {
+	if _, err := os.Stat(dir); os.IsNotExist(err) {
+		return nil // a new lab
+	}
+	db, err := bolt.Open(filepath.Join(dir, "snap", "db"), 0o600, &bolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return fmt.Errorf("the database: %w", err)
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	logger, writes := zap.NewNop(), filepath.Join(dir, "wal")
+	snapshots, err := wal.ValidSnapshotEntries(logger, writes)
+	if err != nil {
+		return fmt.Errorf("the log of writes: %w", err)
+	}
+	from := &walpb.Snapshot{}
+	if len(snapshots) > 0 {
+		from = snapshots[len(snapshots)-1]
+	}
+	if _, err := wal.Verify(logger, writes, from); err != nil {
+		return fmt.Errorf("the log of writes: %w", err)
+	}
+	return nil
 }
 
 func (s *store) stop() {

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -36,7 +36,8 @@ func startRegistry(root, htpasswd string, listener net.Listener) (_ *registry, e
 			"filesystem": map[string]any{"rootdirectory": root},
 			"delete":     map[string]any{"enabled": true},
 		},
-		"http": map[string]any{"addr": listener.Addr().String()},
+		// The secret signs the state of unfinished uploads, which end with the process.
+		"http": map[string]any{"addr": listener.Addr().String(), "secret": rand.Text()},
 	}
 	if htpasswd != "" {
 		config["auth"] = map[string]any{"htpasswd": map[string]any{"realm": "wasmlab", "path": htpasswd}}
@@ -100,7 +101,7 @@ func serveRegistry(args []string) error {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
-	_ = json.NewEncoder(io.Writer(os.Stdout)).Encode(map[string]any{"registry": listener.Addr().String(), "pid": os.Getpid()})
+	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"registry": listener.Addr().String(), "pid": os.Getpid()})
 	<-ctx.Done()
 	r.stop()
 	return nil
