@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -35,6 +36,18 @@ from wasmlab.errors import ClusterError
 CGROUPS = Path("/sys/fs/cgroup")
 CNI_RESULTS = Path("/var/lib/cni/results")
 POD_LINKS = Path("/var/log/containers")
+# Fixed in the kubelet, whatever its root directory.
+DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+# What the kubelet, containerd, runc's shim and CNI make wherever they run, the innermost first.
+_COMMON = (
+    POD_LINKS,
+    CNI_RESULTS,
+    CNI_RESULTS.parent,
+    Path("/run/containerd/s"),
+    Path("/run/containerd"),
+    DEVICE_PLUGINS,
+    DEVICE_PLUGINS.parent,
+)
 _MNT_DETACH = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _ROUNDS = 100
@@ -73,8 +86,7 @@ def clean(layout: Layout, *, grace_s: float = 5.0) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         if directory.exists():
             left.append(str(directory))
-    with contextlib.suppress(OSError):
-        layout.run.parent.rmdir()  # if ours was the last
+    _remove_empty_directories(layout)
     if left:
         raise ClusterError(
             f"could not remove everything that the container node in {layout.dir} made: {', '.join(left)}",
@@ -100,18 +112,21 @@ def traces(layout: Layout) -> list[str]:
 
 
 def _processes(layout: Layout) -> list[Recorded]:
-    pids = set(_marked(layout.mark)) | set(_in_cgroups(layout))
+    pids = set(_ours(layout)) | set(_in_cgroups(layout))
     pids.discard(os.getpid())
     return [process for pid in sorted(pids) if (process := identify(pid)) is not None]
 
 
-def _marked(mark: str) -> Iterator[int]:
-    wanted = mark.encode()
+def _ours(layout: Layout) -> Iterator[int]:
+    """Yield what carries the node's mark, and what the WASM shim's zygote forked (it starts with a clean environment)."""
+    mark, directory = layout.mark.encode(), os.fsencode(layout.shim)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             # Ended meanwhile, or a kernel thread.
             with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                shim = b"wasmlab.shim.zygote" in words and directory in words
+                if shim or mark in (entry / "environ").read_bytes().split(b"\0"):
                     yield int(entry.name)
 
 
@@ -238,3 +253,24 @@ def _shim_sockets(layout: Layout) -> Iterator[Path]:
             text = address.read_text().strip().removeprefix("unix://")
             if text.startswith("/"):
                 yield Path(text)
+
+
+def _remove_empty_directories(layout: Layout) -> None:
+    with contextlib.suppress(OSError):
+        layout.run.parent.rmdir()
+    if layout.run.parent.exists():
+        return  # another node runs here, and needs them
+    _remove_dead_socket(DEVICE_PLUGINS / "kubelet.sock")
+    for directory in _COMMON:
+        with contextlib.suppress(OSError):  # not empty: somebody else's
+            directory.rmdir()
+
+
+def _remove_dead_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))  # a kubelet that is not ours may listen
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            pass

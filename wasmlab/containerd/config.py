@@ -25,6 +25,7 @@ def containerd_toml(
     state: Path,
     socket: Path,
     runc_root: Path,
+    opt: Path,
     sandbox_image: str,
     cni_bin: Path,
     cni_conf: Path,
@@ -41,6 +42,8 @@ def containerd_toml(
         Its directories and its socket.
     runc_root : Path
         Where runc keeps its state.
+    opt : Path
+        Where packages installed by containerd would go; it makes the directory.
     sandbox_image : str
         The pause image; it must have been imported.
     cni_bin, cni_conf : Path
@@ -77,6 +80,9 @@ def containerd_toml(
         "",
         "[grpc]",
         f"  address = {_string(socket)}",
+        "",
+        "[plugins.'io.containerd.internal.v1.opt']",
+        f"  path = {_string(opt)}",
         "",
         f"[plugins.'{cri}']",
         *sandbox,

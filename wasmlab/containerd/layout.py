@@ -23,7 +23,7 @@ from pathlib import Path
 
 RUN = Path("/run/wasmlab")
 # A Unix socket's path may have 107 bytes; the longest below D is kubelet/pod-resources/kubelet.sock.
-_LONGEST_DIRECTORY = 107 - len("/kubelet/device-plugins/kubelet.sock.1234")
+_LONGEST_DIRECTORY = 107 - len("/kubelet/pod-resources/kubelet.sock")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.cluster import processes
+from wasmlab.cluster import binary, processes
 from wasmlab.containerd import cleanup, config, network, pause, programs, shims
 from wasmlab.containerd.layout import Layout
 from wasmlab.containerd.runtimeclass import NODE_LABEL, runtime_classes
@@ -114,12 +114,15 @@ class ContainerdNode:
             if self._runs_elsewhere():
                 raise ClusterError(f"a container node runs in {self.layout.dir} already", remedy="stop it first")
             cleanup.clean(self.layout)
+            # What may take minutes the first time comes before anything that waits for it.
+            binary.ensure()
+            image = archive(pause.image(), pause.NAME)
             if not self.detach:
                 atexit.register(self.stop)
             try:
                 self._prepare()
                 self._start_containerd()
-                self._import_pause()
+                self.ctr("images", "import", "-", input=image)
                 self._start_kubelet()
                 self._wait_ready()
             except BaseException:
@@ -239,6 +242,7 @@ class ContainerdNode:
                 state=layout.state,
                 socket=layout.socket,
                 runc_root=layout.runc,
+                opt=layout.run / "opt",
                 sandbox_image=pause.NAME,
                 cni_bin=found.cni,
                 cni_conf=conf,
@@ -312,12 +316,7 @@ class ContainerdNode:
             what="containerd",
         )
 
-    def _import_pause(self) -> None:
-        self.ctr("images", "import", "-", input=archive(pause.image(), pause.NAME))
-
     def _start_kubelet(self) -> None:
-        from wasmlab.cluster import binary
-
         kubeconfig = self.layout.dir / "kubeconfig"
         argv = [
             str(binary.ensure()), "kubelet",

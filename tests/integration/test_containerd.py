@@ -1,0 +1,164 @@
+"""The real kubelet and the real containerd, under runc: what the WASM shim's pods are compared with.
+
+Everything here needs root and containerd; without, each test is reported as skipped.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wasmlab.cluster.processes import identify
+from wasmlab.containerd import ContainerdNode, build, cleanup, missing, native
+from wasmlab.containerd.layout import Layout
+from wasmlab.containerd.runtimeclass import container_pod
+from wasmlab.oci import image
+from wasmlab.oci.client import Client
+from wasmlab.oci.imagepush import push_image_sync
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(bool(missing()), reason=f"no container node here: {missing()}"),
+]
+PAUSE = Path(native.__file__).with_name("pause.c")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A cluster with a registry that holds the images, and no node."""
+    from wasmlab.cluster import Cluster
+
+    with Cluster.embedded(tmp_path_factory.mktemp("lab"), node=False) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def images(lab: Any, repository: Path) -> dict[str, str]:
+    """References of a program that says hello and ends, and of one that stays."""
+    references = {}
+    for name, source in (("hello", repository / "data/wasm/hello.c"), ("stay", PAUSE)):
+        references[name] = f"{lab.registry}/native/{name}:v1"
+        push_image_sync(Client(), native.image(source), references[name])
+    return references
+
+
+@pytest.fixture(scope="module")
+def node(lab: Any) -> Iterator[ContainerdNode]:
+    with ContainerdNode(lab, name="debian") as one:
+        yield one
+    assert one.traces() == []
+
+
+def test_a_pod_runs_to_its_end(lab: Any, node: ContainerdNode, images: dict[str, str], unique: Any) -> None:
+    name = unique("hello")
+    lab.apply(container_pod(name, images["hello"], node="debian"))
+    pod = lab.wait_pod(name, timeout_s=60)
+    assert pod["status"]["phase"] == "Succeeded"
+    terminated = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (terminated["exitCode"], terminated["reason"]) == (0, "Completed")
+    # containerd reads two pipes: the order between stdout and stderr is lost (a WASM node keeps it).
+    assert set(lab.logs(name).splitlines()) == {"hello from stdout!", "hello from stderr!", "Args are: []"}
+    assert pod["status"]["podIP"].startswith(node.address.rsplit(".", 1)[0] + ".")
+    events = [event["reason"] for event in lab.events(name)]
+    assert {"Pulled", "Created", "Started"} <= set(events)
+
+
+def test_the_node_says_what_it_is(lab: Any, node: ContainerdNode) -> None:
+    found = lab.node("debian")
+    info = found["status"]["nodeInfo"]
+    assert info["containerRuntimeVersion"].startswith(f"containerd://{node.programs.version}")
+    assert info["kubeletVersion"].startswith("v1.")
+    assert found["metadata"]["labels"]["wasmlab.dev/shim"] == "true"
+    classes = lab.rest.get("/apis/node.k8s.io/v1/runtimeclasses")["items"]
+    assert {one["handler"] for one in classes} == {"wasm", "wasmtime", "wasmer"}
+
+
+def test_running_pods_outlive_kubelet_and_containerd(
+    lab: Any, node: ContainerdNode, images: dict[str, str], unique: Any
+) -> None:
+    name = unique("stay")
+    manifest = container_pod(name, images["stay"], node="debian")
+    lab.apply(manifest)
+    before = lab.wait_pod(name, phase=("Running",), timeout_s=60)
+    for restart in (node.restart_kubelet, node.restart_containerd):
+        restart(kill=True)
+    other = unique("hello")  # a new pod proves that both work again
+    lab.apply(container_pod(other, images["hello"], node="debian"))
+    lab.wait_pod(other, timeout_s=60)
+    after = lab.wait_pod(name, phase=("Running",), timeout_s=10)
+    was, now = (pod["status"]["containerStatuses"][0] for pod in (before, after))
+    assert (now["containerID"], now["restartCount"]) == (was["containerID"], 0)
+    lab.delete(manifest, grace_s=1)
+    lab.wait_gone(name)
+
+
+def test_a_container_without_its_program_fails_and_says_so(lab: Any, node: ContainerdNode, unique: Any) -> None:
+    # Row 11 of the article, in a container: the kernel cannot run a module.
+    module = Path(__file__).parents[2] / "data/wasm/hello_article.wasm"
+    reference = f"{lab.registry}/both/hello:v1"
+    push_image_sync(Client(), image.both_worlds(module.read_bytes(), path="/hello.wasm"), reference)
+    name = unique("exec-format")
+    lab.apply(container_pod(name, reference, node="debian"))
+    pod = lab.wait_pod(name, timeout_s=60)
+    terminated = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert pod["status"]["phase"] == "Failed"
+    # It was pulled (containerd chose linux among the platforms of the index), unpacked, and refused by the kernel.
+    assert "exec format error" in terminated.get("message", "") or "exec format error" in lab.logs(name)
+
+
+def test_nothing_is_left_after_a_kill(lab: Any, images: dict[str, str], tmp_path: Path, unique: Any) -> None:
+    """SIGKILL to the process that runs the node, with pods running: the next start clears up, and so does `clean`."""
+    directory, name = tmp_path / "n", unique("stay")
+    script = textwrap.dedent(f"""
+        import sys, time
+        from wasmlab.cluster import Cluster
+        from wasmlab.containerd import ContainerdNode
+        ContainerdNode(Cluster.attach({str(lab.dir)!r}), {str(directory)!r}, name="killed").start()
+        print("ready", flush=True)
+        time.sleep(300)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        lab.apply(container_pod(name, images["stay"], node="killed"))
+        lab.wait_pod(name, phase=("Running",), timeout_s=60)
+    finally:
+        process.kill()
+        process.wait(10)
+    layout = Layout.of(directory)
+    # A pod belongs to its shim, and so it goes on when everything above it is gone: that is what has to be found.
+    orphans = [identify(int(trace.split()[1])) for trace in cleanup.traces(layout) if trace.startswith("process")]
+    assert any(trace.startswith("mount") for trace in cleanup.traces(layout))
+    assert orphans
+    with ContainerdNode(lab, directory, name="killed") as again:
+        assert not [orphan for orphan in orphans if orphan is not None and orphan.alive]
+    assert again.traces() == []
+    cleanup.clean(layout)  # nothing to do is no error
+
+
+@pytest.mark.skipif(build.find() is None, reason="containerd 2 has not been built (python -m wasmlab.containerd.build)")
+def test_containerd_2_reports_the_end_sooner(
+    lab: Any, node: ContainerdNode, images: dict[str, str], unique: Any
+) -> None:
+    with ContainerdNode(lab, name="two", containerd="2.x") as two:
+        assert two.evented
+        took = {"debian": [], "two": []}  # type: dict[str, list[float]]
+        for _ in range(3):
+            for where in took:
+                name = unique("timed")
+                started = time.monotonic()
+                lab.apply(container_pod(name, images["hello"], node=where))
+                lab.wait_pod(name, timeout_s=60)
+                took[where].append(time.monotonic() - started)
+        assert lab.logs(name).startswith("hello from stdout!")
+        # Listing every second finds the container's end, then the sandbox's; events say it at once.
+        assert sorted(took["two"])[1] < sorted(took["debian"])[1], took
+    assert two.traces() == []
