@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -221,7 +221,12 @@ def run(
                 continue
             progress.notebook_started(job)
             result = _execute(job, out, Path(scratch), cell_timeout_s, progress)
-            _page(jobs, position, out)
+            try:
+                _page(jobs, position, out)
+            except Exception as error:  # the page is lost, the other notebooks need not be
+                text = f"{result.error}\nits page could not be written: {type(error).__name__}: {error}"
+                status: Status = "failed" if result.status == "ok" else result.status
+                result = replace(result, status=status, error=text.strip())
             results.append(result)
             progress.notebook_ended(job, result)
         _summary(results, out)
