@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -194,9 +194,10 @@ asyncio.run(main(*sys.argv[1:]))
         str(cache.root),
         str(helpers.fixtures / "sleep.wasm"),
     ]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:
-        assert await asyncio.to_thread(child.stdout.readline) == b"started\n"
-        child.kill()
+    child = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    assert await child.stdout.readline() == b"started\n"
+    child.kill()
+    await child.wait()
     sandbox = await connect()
     run = await sandbox.attach("survivor")
     assert (await run.wait()).exit_code == 0
@@ -350,3 +351,60 @@ async def test_stale_socket_file_is_replaced(engine, cache, spec, tmp_path):
         ).exit_code == 4
     finally:
         await sandbox.shutdown()
+
+
+async def test_full_disk_for_the_log_is_told_and_costs_no_outcome(connect, spec):
+    sandbox = await connect()
+    run = await sandbox.start("full", spec("hello"), log_path="/dev/full")
+    other = await sandbox.start("other", spec("exit", "2"), log_path="/dev/null")
+    assert (await other.wait()).exit_code == 2  # nobody else waits for the disk
+    outcome = await run.wait()
+    assert outcome.exit_code == 0
+    assert outcome.log_lost_bytes > 0
+    assert "disk was full" in outcome.message
+
+
+async def test_outcome_that_the_disk_refuses_is_kept_and_written_later(connect, spec, tmp_path):
+    sandbox = await connect()
+    run = await sandbox.start("kept", spec("sleep", "0.5"), log_path=tmp_path / "log")
+    obstacle = tmp_path / "z" / "runs" / "kept" / ".outcome.new"
+    obstacle.mkdir()
+    assert (await run.wait()).exit_code == 0  # told all the same
+    assert (await sandbox.stats())["unwritten"] == ["kept"]
+    assert (await (await sandbox.attach("kept")).wait()).exit_code == 0
+    obstacle.rmdir()
+    await until(lambda: (tmp_path / "z" / "runs" / "kept" / "outcome.json").exists())
+    assert (await sandbox.stats())["unwritten"] == []
+
+
+async def test_record_removed_while_running_does_not_hold_the_zygote(connect, spec, tmp_path):
+    sandbox = await connect()
+    run = await sandbox.start("gone", spec("sleep", "0.5"), log_path=tmp_path / "log")
+    await until((tmp_path / "z" / "runs" / "gone" / "state.json").exists)
+    shutil.rmtree(tmp_path / "z" / "runs" / "gone")
+    assert (await run.wait()).exit_code == 0
+    assert (await sandbox.stats())["unwritten"] == []
+
+
+async def test_zygote_of_another_version_is_replaced_when_idle(
+    engine, cache, spec, tmp_path, monkeypatch, helpers
+):
+    from wasmlab.sandbox import launch
+
+    folder = tmp_path / "z"
+    old = await AsyncSandbox.connect(engine, folder, cache=cache)
+    try:
+        run = await old.start("busy", spec("sleep", "1"), log_path=tmp_path / "log")
+        monkeypatch.setattr(launch, "_fits", lambda engine, answer: answer["pid"] != old.pid)
+        with pytest.raises(SandboxError, match="another version") as caught:
+            await AsyncSandbox.connect(engine, folder, cache=cache)
+        assert str(old.pid) in caught.value.remedy
+        await run.wait()
+        new = await AsyncSandbox.connect(engine, folder, cache=cache)
+        assert new.pid != old.pid
+        assert not helpers.alive(old.pid)
+        await new.shutdown()
+    finally:
+        if old.alive:
+            await old.shutdown()
+        await old.aclose()

@@ -251,13 +251,13 @@ def test_missing_import_is_a_link_failure(sandbox, spec, wat):
 
 def test_library_without_start_is_told(sandbox, spec, wat):
     module = wat('(module (memory (export "memory") 1) (func (export "add")))')
-    try:
-        outcome = sandbox.run(spec(module))
-    except InvalidModule as error:
-        assert "_start" in str(error)
-    else:
-        assert outcome.trap == "link"
-        assert "_start" in outcome.message
+    if sandbox.engine.name == "wasmer":  # its SDK refuses to load it
+        with pytest.raises(InvalidModule, match="_start"):
+            sandbox.run(spec(module))
+        return
+    outcome = sandbox.run(spec(module))
+    assert outcome.trap == "link"
+    assert "_start" in outcome.message
 
 
 @pytest.mark.parametrize("content", [b"", b"\0asm", b"not wasm at all", b"(module)"])

@@ -173,6 +173,32 @@ def exit_code_of(raw: int) -> tuple[int, str]:
     return code, "" if code == raw else f"the guest's exit code {raw & 0xFFFFFFFF} was reduced to {code}"
 
 
+# Both engines say it in the words of the specification's test suite: (part of the message, wasmtime's trap code).
+_TRAPS = (
+    ("call stack exhausted", "stack_overflow"),
+    ("unreachable", "unreachable"),
+    ("out of bounds memory access", "memory_out_of_bounds"),
+    ("out of bounds table access", "table_out_of_bounds"),
+    ("undefined element", "table_out_of_bounds"),
+    ("uninitialized element", "indirect_call_to_null"),
+    ("indirect call type mismatch", "bad_signature"),
+    ("integer divide by zero", "integer_division_by_zero"),
+    ("integer overflow", "integer_overflow"),
+    ("invalid conversion to integer", "bad_conversion_to_integer"),
+    ("unaligned atomic", "heap_misaligned"),
+)
+
+
+def trap_kind(text: str) -> str | None:
+    """Return the kind of trap that an engine's message tells of; None if it tells of none that is known.
+
+    References
+    ----------
+    WebAssembly specification, ``test/core`` (assert_trap messages); wasmtime ``crates/environ/src/trap_encoding.rs``.
+    """
+    return next((kind for part, kind in _TRAPS if part in text), None)
+
+
 def result_json(result: GuestResult) -> dict[str, Any]:
     """Return the result as a JSON object."""
     return {

@@ -64,7 +64,6 @@ class CompileCache:
     def __init__(self, root: Path | None = None) -> None:
         self.root = cache_dir("compiled") if root is None else private_dir(Path(root).absolute())
         self._seen: dict[str, tuple[Path, list[tuple[str, tuple[int, int, int]]]]] = {}
-        self._guard = threading.Lock()
 
     def key(self, engine: Engine, digest: str, variant: str = "") -> str:
         """Return the name of the entry for a module (``sha256:...``) on `engine`."""
@@ -117,7 +116,8 @@ class CompileCache:
             return found
         lock = self.root / "locks" / f"{int(key[:4], 16) % _LOCKS}"
         private_dir(lock.parent)
-        with self._guard, file_lock(lock, timeout_s, what=f"the compile cache entry of {digest[:19]}"):
+        # Threads exclude each other by it, too: every holder has a descriptor of its own.
+        with file_lock(lock, timeout_s, what=f"the compile cache entry of {digest[:19]}"):
             found = self._lookup(key)  # another process may have made it while we waited
             if found is not None:
                 return found
@@ -210,7 +210,8 @@ class CompileCache:
                 os.replace(scratch / "out" / name, target)
                 one.append(list(_stamp(target)))
             temporary = scratch / "record"
-            with temporary.open("w") as stream:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(fd, "w") as stream:
                 json.dump(entry, stream)
                 stream.flush()
                 os.fsync(stream.fileno())

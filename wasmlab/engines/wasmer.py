@@ -259,19 +259,8 @@ class WasmerEngine:
             return GuestResult(None, kind, text, tuple(spans))
 
 
-# What the SDK's texts mean: (part of the text, kind). The texts are wasmer's own trap messages.
+# What else the SDK's texts mean, besides wasmer's trap messages.
 _REASONS = (
-    ("call stack exhausted", "stack_overflow"),
-    ("unreachable", "unreachable"),
-    ("out of bounds memory access", "memory_out_of_bounds"),
-    ("out of bounds table access", "table_out_of_bounds"),
-    ("undefined element", "table_out_of_bounds"),
-    ("uninitialized element", "indirect_call_to_null"),
-    ("indirect call type mismatch", "bad_signature"),
-    ("integer divide by zero", "integer_division_by_zero"),
-    ("integer overflow", "integer_overflow"),
-    ("invalid conversion to integer", "bad_conversion_to_integer"),
-    ("unaligned atomic", "heap_misaligned"),
     ("Insufficient resources", "out_of_memory"),
     ("Error while importing", "link"),
     ("Missing export", "link"),
@@ -280,9 +269,9 @@ _REASONS = (
 
 
 def _reason(text: str) -> tuple[str, str]:
-    kind = next(
-        (kind for part, kind in _REASONS if part in text), "trap" if "RuntimeError" in text else "failed"
-    )
+    kind = next((kind for part, kind in _REASONS if part in text), None)
+    if kind is None:
+        kind = trap_kind(text) or ("trap" if "RuntimeError" in text else "failed")
     first = text.partition("RuntimeError: ")[2] or text
     return kind, " ".join(first.split("\n", 1)[0].split())
 

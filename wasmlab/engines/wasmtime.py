@@ -10,13 +10,14 @@ wasmtime C API, ``crates/c-api/include/wasmtime/{linker,store,wasi,module,compon
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version
+from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version, trap_kind
 from wasmlab.errors import InvalidModule
 from wasmlab.sandbox.spec import RunSpec, Span
 from wasmlab.sandbox.stdio import STDERR, STDOUT, Stdio, write_frame
@@ -145,7 +146,13 @@ class WasmtimeEngine:
         signature = wasmtime.FuncType([wasmtime.ValType.i32()], [])
         for module in ("wasi_snapshot_preview1", "wasi_unstable"):
             linker.define_func(module, "proc_exit", signature, _proc_exit)
+        if self._engine is None:
+            # Freed while the bindings still exist; at the very end of an interpreter their destructors only complain.
+            atexit.register(self._free)
         self._engine, self._linker = engine, linker
+
+    def _free(self) -> None:
+        self._engine = self._linker = None
 
     def warm(self) -> None:
         """Nothing: all that can be shared was made in `prepare`, the rehearsal does the rest."""
@@ -309,7 +316,11 @@ class WasmtimeEngine:
             return _trapped(error, spans, 0, spec.memory_bytes)
         except wasmtime.WasmtimeError as error:
             lap("run")
-            return GuestResult(None, "failed", f"wasmtime failed: {error}", tuple(spans))
+            # A component's trap comes without its code: the message is all there is.
+            _, mark, reason = str(error).rpartition("wasm trap: ")
+            kind = (trap_kind(reason) or "trap") if mark else "failed"
+            text = f"wasm trap: {' '.join(reason.split())}" if mark else f"wasmtime failed: {error}"
+            return GuestResult(None, kind, text, tuple(spans))
         lap("run")
         return GuestResult(result.exit_code, None, result.message, tuple(spans))
 

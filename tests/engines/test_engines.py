@@ -1,0 +1,143 @@
+"""What the adapters say of themselves, and whether it is true."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wasmlab import engines
+from wasmlab.engines import CompileCache, base
+from wasmlab.errors import InvalidModule, PrerequisiteError, Unsupported
+from wasmlab.sandbox import Preopen, RunSpec, Sandbox
+
+
+@pytest.fixture(params=engines.names())
+def engine(request):
+    return engines.get(request.param)
+
+
+def test_names_and_get():
+    assert engines.names() == ("wasmtime", "wasmer")
+    assert engines.get("wasmtime") is engines.get("wasmtime")
+    with pytest.raises(Unsupported, match="v8"):
+        engines.get("v8")
+
+
+def test_version_is_known_without_importing(engine):
+    code = f"""
+import sys
+from wasmlab import engines
+print(engines.get({engine.name!r}).version)
+assert not [name for name in sys.modules if name in ("wasmtime", "wasmer_sdk", "importlib.metadata")]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    from importlib.metadata import version
+
+    assert done.stdout.strip() == version({"wasmtime": "wasmtime", "wasmer": "wasmer-sdk"}[engine.name])
+
+
+def test_missing_package_has_a_remedy():
+    with pytest.raises(PrerequisiteError, match="no-such-engine") as caught:
+        base.package_version("no-such-engine")
+    assert "pip install" in caught.value.remedy
+
+
+def test_every_lack_has_its_reason(engine):
+    for name, reason in engine.capabilities.lacks().items():
+        assert reason != "not supported", name
+
+
+def test_validate(engine):
+    engine.validate((Path(__file__).resolve().parents[2] / "data/wasm/hello.wasm").read_bytes())
+    with pytest.raises(InvalidModule):
+        engine.validate(b"\0asm\x01\0\0\0\xff")
+
+
+def test_check_refuses_what_is_not_supported(engine):
+    spec = RunSpec("m", "d", ("m",), preopens=(Preopen("/tmp", "/tmp"),))
+    if engine.capabilities.directories:
+        engine.check(spec)
+    else:
+        with pytest.raises(Unsupported) as caught:
+            engine.check(spec)
+        assert caught.value.capability == "directories"
+
+
+def test_import_starts_no_thread(engine, tmp_path):
+    code = """
+import os, sys
+from pathlib import Path
+from wasmlab import engines
+engines.get(sys.argv[1]).prepare(Path(sys.argv[2]))
+print(len(os.listdir("/proc/self/task")))
+"""
+    argv = [sys.executable, "-c", code, engine.name, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_doctor_runs_every_engine_for_real():
+    reports = engines.doctor()
+    assert [report.name for report in reports] == ["wasmtime", "wasmer"]
+    for report in reports:
+        assert report.works, report.reason
+        assert report.version
+        assert set(report.lacks) == set(engines.get(report.name).capabilities.lacks())
+
+
+def test_doctor_tells_why_an_engine_does_not_work(monkeypatch):
+    from wasmlab.engines import report
+
+    engine = engines.get("wasmer")
+    monkeypatch.delitem(vars(engine), "version", raising=False)
+    monkeypatch.setattr(report, "_EXPECTED", b"something else")
+    found = report.examine("wasmer")
+    assert not found.works
+    assert "b'ok\\n'" in found.reason
+    assert found.remedy
+
+
+COMMAND = """
+(component
+  (core module $m (func (export "run") (result i32) {body}))
+  (core instance $i (instantiate $m))
+  (func $run (result (result)) (canon lift (core func $i "run")))
+  (instance $command (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $command)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "trap"),
+    [("i32.const 0", 0, None), ("i32.const 1", 1, None), ("unreachable", None, "unreachable")],
+)
+def test_component_runs_on_wasmtime(tmp_path, body, code, trap):
+    import wasmtime
+
+    path = tmp_path / "c.wasm"
+    path.write_bytes(wasmtime.wat2wasm(COMMAND.format(body=body)))
+    digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    spec = RunSpec(str(path), digest, ("c",))
+    with Sandbox("wasmtime", cache=CompileCache(tmp_path / "cache"), workers=1) as sandbox:
+        for cold in (False, True):
+            outcome = sandbox.run(spec, cold=cold)
+            assert (outcome.exit_code, outcome.trap) == (code, trap), outcome.message
+
+
+def test_component_is_refused_by_wasmer(tmp_path):
+    import wasmtime
+
+    path = tmp_path / "c.wasm"
+    path.write_bytes(wasmtime.wat2wasm(COMMAND.format(body="i32.const 0")))
+    digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    with (
+        Sandbox("wasmer", cache=CompileCache(tmp_path / "cache"), workers=1) as sandbox,
+        pytest.raises(Unsupported, match="wasmtime"),
+    ):
+        sandbox.run(RunSpec(str(path), digest, ("c",)))
