@@ -56,7 +56,9 @@ def containerds() -> list[object]:
     """Return the installed containerds; an absent one is skipped by name."""
     system, built = programs.which("containerd"), build.find()
     return [
-        pytest.param(system, id="debian", marks=[] if system else pytest.mark.skip("containerd is not installed")),
+        pytest.param(
+            system, id="debian", marks=[] if system else pytest.mark.skip("containerd is not installed")
+        ),
         pytest.param(
             built and built / "containerd",
             id="2.x",
@@ -67,7 +69,9 @@ def containerds() -> list[object]:
 
 @pytest.mark.parametrize("daemon", containerds())
 def test_the_real_containerd_takes_it(daemon: Path, tmp_path: Path) -> None:
-    said = subprocess.run([daemon, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    said = subprocess.run(
+        [daemon, "--version"], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
     major = 2 if " v2." in said or " 2." in said else 1
     path = tmp_path / "config.toml"
     path.write_text(toml(major, tmp_path))
@@ -102,7 +106,7 @@ def test_the_pod_network_leads_nowhere(tmp_path: Path) -> None:
 
 
 def test_names_follow_from_the_directory(tmp_path: Path) -> None:
-    one, same, other = Layout.of(tmp_path / "a"), Layout.of(tmp_path / "a" / "." ), Layout.of(tmp_path / "b")
+    one, same, other = Layout.of(tmp_path / "a"), Layout.of(tmp_path / "a" / "."), Layout.of(tmp_path / "b")
     assert one.id == same.id != other.id
     assert len(one.bridge) <= 15
     assert one.bridge != other.bridge

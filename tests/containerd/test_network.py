@@ -12,7 +12,9 @@ from wasmlab.containerd import network, programs
 from wasmlab.errors import ClusterError
 
 
-@given(st.integers(0, 2**32 - 1), st.lists(st.tuples(st.integers(180, 223), st.integers(0, 255)), max_size=40))
+@given(
+    st.integers(0, 2**32 - 1), st.lists(st.tuples(st.integers(180, 223), st.integers(0, 255)), max_size=40)
+)
 def test_it_overlaps_nothing_in_use(seed: int, taken: list[tuple[int, int]]) -> None:
     used = [ipaddress.IPv4Network(f"10.{a}.{b}.0/24") for a, b in taken]
     subnet = network.choose_subnet(f"{seed:08x}", used)

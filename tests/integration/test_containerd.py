@@ -21,7 +21,6 @@ from wasmlab.containerd.layout import Layout
 from wasmlab.containerd.runtimeclass import container_pod
 from wasmlab.oci import image
 from wasmlab.oci.client import Client
-from wasmlab.oci.imagepush import push_image_sync
 
 pytestmark = [
     pytest.mark.integration,
@@ -46,7 +45,7 @@ def images(lab: Any, repository: Path) -> dict[str, str]:
     references = {}
     for name, source in (("hello", repository / "data/wasm/hello.c"), ("stay", PAUSE)):
         references[name] = f"{lab.registry}/native/{name}:v1"
-        push_image_sync(Client(), native.image(source), references[name])
+        Client().push_image(native.image(source), references[name])
     return references
 
 
@@ -100,11 +99,13 @@ def test_running_pods_outlive_kubelet_and_containerd(
     lab.wait_gone(name)
 
 
-def test_a_container_without_its_program_fails_and_says_so(lab: Any, node: ContainerdNode, unique: Any) -> None:
+def test_a_container_without_its_program_fails_and_says_so(
+    lab: Any, node: ContainerdNode, unique: Any
+) -> None:
     # Row 11 of the article, in a container: the kernel cannot run a module.
     module = Path(__file__).parents[2] / "data/wasm/hello_article.wasm"
     reference = f"{lab.registry}/both/hello:v1"
-    push_image_sync(Client(), image.both_worlds(module.read_bytes(), path="/hello.wasm"), reference)
+    Client().push_image(image.both_worlds(module.read_bytes(), path="/hello.wasm"), reference)
     name = unique("exec-format")
     lab.apply(container_pod(name, reference, node="debian"))
     pod = lab.wait_pod(name, timeout_s=60)
@@ -135,7 +136,9 @@ def test_nothing_is_left_after_a_kill(lab: Any, images: dict[str, str], tmp_path
         process.wait(10)
     layout = Layout.of(directory)
     # A pod belongs to its shim, and so it goes on when everything above it is gone: that is what has to be found.
-    orphans = [identify(int(trace.split()[1])) for trace in cleanup.traces(layout) if trace.startswith("process")]
+    orphans = [
+        identify(int(trace.split()[1])) for trace in cleanup.traces(layout) if trace.startswith("process")
+    ]
     assert any(trace.startswith("mount") for trace in cleanup.traces(layout))
     assert orphans
     with ContainerdNode(lab, directory, name="killed") as again:
@@ -144,7 +147,9 @@ def test_nothing_is_left_after_a_kill(lab: Any, images: dict[str, str], tmp_path
     cleanup.clean(layout)  # nothing to do is no error
 
 
-@pytest.mark.skipif(build.find() is None, reason="containerd 2 has not been built (python -m wasmlab.containerd.build)")
+@pytest.mark.skipif(
+    build.find() is None, reason="containerd 2 has not been built (python -m wasmlab.containerd.build)"
+)
 def test_containerd_2_reports_the_end_sooner(
     lab: Any, node: ContainerdNode, images: dict[str, str], unique: Any
 ) -> None:

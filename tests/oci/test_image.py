@@ -10,13 +10,14 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.oci.fake_registry import FakeRegistry
+from wasmlab.cli import build_app
 from wasmlab.errors import InvalidModule, InvalidReference, OCIError
 from wasmlab.oci import image
 from wasmlab.oci.artifact import Manifest, parse_manifest, select_platform, select_wasm_layer
 from wasmlab.oci.client import Client
-from wasmlab.oci.imagepush import push_image_sync
 
 MODULE = b"\0asm\x01\0\0\0" + bytes(200)
 
@@ -71,7 +72,11 @@ DIGESTS = {
 
 def test_directories_come_before_what_is_in_them() -> None:
     with layer_of(image.scratch_image({"/opt/app/x.wasm": MODULE}, cmd=["/opt/app/x.wasm"])) as tar:
-        assert [(m.name, m.isdir()) for m in tar] == [("opt", True), ("opt/app", True), ("opt/app/x.wasm", False)]
+        assert [(m.name, m.isdir()) for m in tar] == [
+            ("opt", True),
+            ("opt/app", True),
+            ("opt/app/x.wasm", False),
+        ]
 
 
 @pytest.mark.parametrize("path", ["/../etc/passwd", "/", "/a/../../b"])
@@ -81,8 +86,15 @@ def test_a_path_may_not_leave_the_root(path: str) -> None:
 
 
 def test_environment_entrypoint_and_directory() -> None:
-    built = image.scratch_image({"/x": b""}, entrypoint=["/x"], cmd=["a"], env={"K": "v=w"}, working_dir="/data")
-    assert built.config["config"] == {"Env": ["K=v=w"], "Entrypoint": ["/x"], "Cmd": ["a"], "WorkingDir": "/data"}
+    built = image.scratch_image(
+        {"/x": b""}, entrypoint=["/x"], cmd=["a"], env={"K": "v=w"}, working_dir="/data"
+    )
+    assert built.config["config"] == {
+        "Env": ["K=v=w"],
+        "Entrypoint": ["/x"],
+        "Cmd": ["a"],
+        "WorkingDir": "/data",
+    }
 
 
 def test_the_wasm_layer_image_has_no_root_file_system() -> None:
@@ -121,7 +133,7 @@ def test_one_index_serves_both_worlds() -> None:
 def test_push_and_read_back(registry: FakeRegistry, tmp_path: Path) -> None:
     index = image.both_worlds(MODULE)
     ref = f"{registry.host}/lab/hello:v1"
-    pushed = push_image_sync(Client(), index, ref)
+    pushed = Client().push_image(index, ref)
     assert pushed.digest == index.digest
     assert pushed.platforms == ("linux/amd64", "linux/arm64", "wasip1/wasm")
     pulled = Client().pull(ref, tmp_path / "out.wasm")
@@ -129,13 +141,13 @@ def test_push_and_read_back(registry: FakeRegistry, tmp_path: Path) -> None:
     assert (tmp_path / "out.wasm").read_bytes() == MODULE
     # Pushed again, nothing is uploaded again.
     before = registry.count("POST", "/blobs/uploads")
-    push_image_sync(Client(), index, ref)
+    Client().push_image(index, ref)
     assert registry.count("POST", "/blobs/uploads") == before
 
 
 def test_pushing_to_another_digest_is_refused(registry: FakeRegistry) -> None:
     with pytest.raises(InvalidReference, match="has the digest"):
-        push_image_sync(Client(), image.module_image(MODULE), f"{registry.host}/x@sha256:{'0' * 64}")
+        Client().push_image(image.module_image(MODULE), f"{registry.host}/x@sha256:{'0' * 64}")
     assert registry.count("PUT", "/manifests/") == 0
 
 
@@ -149,3 +161,29 @@ def test_the_archive_is_an_oci_layout(tmp_path: Path) -> None:
     assert entry["annotations"]["io.containerd.image.name"] == "wasmlab.dev/hello:v1"
     for blob in (tmp_path / "blobs/sha256").iterdir():
         assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+@pytest.mark.parametrize(
+    ("target", "platforms"),
+    [
+        ("node", ["wasip1/wasm"]),
+        ("containerd", ["linux/amd64", "linux/arm64"]),
+        ("both", ["linux/amd64", "linux/arm64", "wasip1/wasm"]),
+        ("layer", ["wasip1/wasm"]),
+    ],
+)
+def test_the_pack_command(registry: FakeRegistry, module: Path, target: str, platforms: list[str]) -> None:
+    ref = f"{registry.host}/lab/hello:v1"
+    result = CliRunner().invoke(
+        build_app("oci"), ["oci", "pack", str(module), ref, "--for", target, "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["platforms"] == platforms
+    assert facts["digest"] == Client().resolve(ref)
+
+
+def test_an_artifact_has_no_place_for_arguments(registry: FakeRegistry, module: Path) -> None:
+    words = ["oci", "pack", str(module), f"{registry.host}/x:v1", "--for", "node", "--arg", "x"]
+    assert CliRunner().invoke(build_app("oci"), words).exit_code == 2
+    assert registry.count("PUT", "/manifests/") == 0

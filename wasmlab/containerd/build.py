@@ -1,7 +1,7 @@
 """Build containerd 2 from its Go module, once, into the cache: Debian's containerd sends no container events.
 
-Guarantees as `wasmlab.cluster.binary`: what `ensure` returns is complete, two builders do not build twice, a change of the
-module's version, its dependencies or the compiler's release builds anew.
+Guarantees as `wasmlab.cluster.binary`: what `ensure` returns is complete, two builders do not build twice, a change of
+the module's version, its dependencies or the compiler's release builds anew.
 
 ``python -m wasmlab.containerd.build`` builds and prints the directory.
 """
@@ -79,7 +79,9 @@ def ensure(*, progress: bool = True) -> Path:
             # Only the rename makes it visible.
             partial = Path(tempfile.mkdtemp(dir=parent, prefix=".building-"))
             try:
-                with step(f"Build containerd {version()} (once; about 3 minutes on 2 cores)", quiet=not progress):
+                with step(
+                    f"Build containerd {version()} (once; about 3 minutes on 2 cores)", quiet=not progress
+                ):
                     _build(go, partial)
                 partial.chmod(0o755)
                 partial.rename(directory)
@@ -104,7 +106,9 @@ def _build(go: gotoolchain.Go, out: Path) -> None:
         text, _ = process.communicate(timeout=_BUILD_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise ProcessError(
-            f"building containerd did not end within {_BUILD_TIMEOUT_S:g} s", argv=argv, remedy="try again when idle"
+            f"building containerd did not end within {_BUILD_TIMEOUT_S:g} s",
+            argv=argv,
+            remedy="try again when idle",
         ) from None
     finally:
         if process.poll() is None:  # Go starts compilers: the whole group has to end

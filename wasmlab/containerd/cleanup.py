@@ -4,8 +4,8 @@ The same steps end a node that runs well and clear up after one that was killed:
 containerd, which may be gone. Every step finds its things by the node's id, never by a pattern that could match
 somebody else's:
 
-1. processes: containerd and the kubelet (by record), what carries the node's mark in its environment (shims), what is in
-   the node's cgroups (containers);
+1. processes: containerd and the kubelet (by record), what carries the node's mark in its environment (shims), what is
+   in the node's cgroups (containers);
 2. mounts below the node's directories (root file systems, volumes, network namespaces);
 3. cgroups, the bridge with its ports, CNI's cached results, sockets of shims, links in /var/log/containers;
 4. the run directory and containerd's content.
@@ -118,7 +118,7 @@ def _processes(layout: Layout) -> list[Recorded]:
 
 
 def _ours(layout: Layout) -> Iterator[int]:
-    """Yield what carries the node's mark, and what the WASM shim's zygote forked (it starts with a clean environment)."""
+    """Yield what carries the node's mark, and the WASM shim's processes: they start with a clean environment."""
     mark, directory = layout.mark.encode(), os.fsencode(layout.shim)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

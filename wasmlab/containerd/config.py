@@ -2,8 +2,8 @@
 
 References
 ----------
-containerd docs/man/containerd-config.toml.5.md, docs/cri/config.md (versions 2 and 3), docs/hosts.md; kubelet.config.k8s.io/v1beta1;
-CNI specification 1.0.0.
+containerd docs/man/containerd-config.toml.5.md, docs/cri/config.md (versions 2 and 3), docs/hosts.md;
+kubelet.config.k8s.io/v1beta1; CNI specification 1.0.0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The pod network's bridge: an address range that nothing else on this machine uses, and the kubelet's own address.
 
-The kubelet has to listen where the API server reaches it, and may not listen on a loopback address. The bridge's address
-is neither loopback nor known to anybody outside.
+The kubelet has to listen where the API server reaches it, and may not listen on a loopback address. The bridge's
+address is neither loopback nor known to anybody outside.
 """
 
 from __future__ import annotations

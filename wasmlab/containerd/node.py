@@ -110,9 +110,13 @@ class ContainerdNode:
             If the node does not become Ready. Whatever was made is removed again.
         """
         private_dir(self.layout.dir)
-        with file_lock(self.layout.dir / "lock", _LOCK_TIMEOUT_S, what="another start of this container node"):
+        with file_lock(
+            self.layout.dir / "lock", _LOCK_TIMEOUT_S, what="another start of this container node"
+        ):
             if self._runs_elsewhere():
-                raise ClusterError(f"a container node runs in {self.layout.dir} already", remedy="stop it first")
+                raise ClusterError(
+                    f"a container node runs in {self.layout.dir} already", remedy="stop it first"
+                )
             cleanup.clean(self.layout)
             # What may take minutes the first time comes before anything that waits for it.
             binary.ensure()
@@ -172,7 +176,9 @@ class ContainerdNode:
 
     # ---------------------------------------------------------------- looking at it
 
-    def ctr(self, *args: str, input: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    def ctr(
+        self, *args: str, input: bytes | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run ``ctr`` against this containerd, in the namespace that the kubelet uses (``k8s.io``).
 
         Raises
@@ -186,7 +192,9 @@ class ContainerdNode:
                 argv, input=input, capture_output=True, timeout=_CTR_TIMEOUT_S, env=self._environment()
             )
         except subprocess.TimeoutExpired:
-            raise ProcessError(f"`ctr {' '.join(args)}` did not end within {_CTR_TIMEOUT_S:g} s", argv=argv) from None
+            raise ProcessError(
+                f"`ctr {' '.join(args)}` did not end within {_CTR_TIMEOUT_S:g} s", argv=argv
+            ) from None
         if check and done.returncode:
             raise ProcessError(
                 f"`ctr {' '.join(args)}` failed",
@@ -217,7 +225,14 @@ class ContainerdNode:
 
     def _prepare(self) -> None:
         layout, found = self.layout, self.programs
-        for directory in (layout.logs, layout.bin, layout.cni, layout.registries, layout.kubelet, layout.root):
+        for directory in (
+            layout.logs,
+            layout.bin,
+            layout.cni,
+            layout.registries,
+            layout.kubelet,
+            layout.root,
+        ):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         layout.run.mkdir(mode=0o711, parents=True, exist_ok=True)
         layout.shim.mkdir(mode=0o700, exist_ok=True)
@@ -335,9 +350,7 @@ class ContainerdNode:
             bootstrap = self.cluster.bootstrap_kubeconfig(self.layout.dir / "bootstrap.kubeconfig")
             argv += ["--bootstrap-kubeconfig", str(bootstrap)]
         self._started_s = float(int(time.time()))
-        self.kubelet = Child(
-            argv, log=self.log, env=self._environment(), die_with_parent=not self.detach
-        )
+        self.kubelet = Child(argv, log=self.log, env=self._environment(), die_with_parent=not self.detach)
         self._write_record()
 
     def _point(self, kubeconfig: Path) -> None:
@@ -375,9 +388,9 @@ class ContainerdNode:
     def _approve(self) -> None:
         selector = "spec.signerName=kubernetes.io/kubelet-serving"
         for request in self.cluster.rest.get(_CSRS, fieldSelector=selector)["items"]:
-            if request["spec"].get("username") == f"system:node:{self.name}":
-                if not request["status"].get("conditions"):
-                    self.cluster.approve_csr(request["metadata"]["name"], timeout_s=10)
+            ours = request["spec"].get("username") == f"system:node:{self.name}"
+            if ours and not request["status"].get("conditions"):
+                self.cluster.approve_csr(request["metadata"]["name"], timeout_s=10)
 
     def _ready(self) -> bool:
         node = self.cluster.node(self.name)

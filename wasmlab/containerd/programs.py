@@ -90,7 +90,8 @@ def find(containerd: str | Path = "debian") -> Programs:
             directory = Path(containerd)
         daemon, control = directory / "containerd", directory / "ctr"
     runc, ip, cni = which("runc"), which("ip"), cni_dir()
-    assert daemon and control and runc and ip and cni  # `missing` has looked
+    if not (daemon and control and runc and ip and cni):
+        raise PrerequisiteError("a program has just disappeared", remedy=f"as root: {_APT}")
     version = _version(daemon)
     return Programs(daemon, control, runc, ip, cni, int(version.split(".")[0]), version)
 

@@ -20,10 +20,11 @@ from wasmlab.oci import digest as digests
 from wasmlab.oci.artifact import Descriptor, Layout, Manifest
 from wasmlab.oci.credentials import Credentials
 from wasmlab.oci.digest import Verifier
+from wasmlab.oci.image import Image, Index
 from wasmlab.oci.progress import ProgressCallback, counter
 from wasmlab.oci.protocol import FilePart, Timeouts
 from wasmlab.oci.reference import Reference
-from wasmlab.oci.results import Inspected, Located, Pulled, Pushed
+from wasmlab.oci.results import Inspected, Located, Pulled, Pushed, PushedImage
 from wasmlab.oci.session import Session, TokenCache
 from wasmlab.oci.transfer import Landing, pack_file
 from wasmlab.oci.transport import AiohttpTransport, Transport
@@ -343,6 +344,51 @@ class AsyncClient:
                 f"the manifest that the registry stored for {ref}", packed.manifest_digest, said
             )
         return Pushed(ref, packed.manifest_digest, layer.size_bytes, layer.digest)
+
+    async def push_image(
+        self, content: Image | Index, ref: str | Reference, *, credentials: Credentials | None = None
+    ) -> PushedImage:
+        """Push what `wasmlab.oci.image` builds: an image, or an index of several.
+
+        Parameters
+        ----------
+        content : Image or Index
+            What to push: blobs first, then manifests, then the index, so that nothing dangles.
+        ref : str or Reference
+            Under which tag.
+
+        Raises
+        ------
+        InvalidReference
+            If `ref` names another digest.
+        Unauthorized, RegistryError, RegistryUnavailable, RegistryTimeout, DigestMismatch
+            As `push`.
+        """
+        ref = _reference(ref)
+        if ref.digest and ref.digest != content.digest:
+            raise InvalidReference(
+                f"cannot push to {ref}: what is pushed has the digest {content.digest}",
+                remedy="push to a tag",
+            )
+        session = self._session(ref, credentials, push=True)
+        images = content.images if isinstance(content, Index) else (content,)
+        blobs = {descriptor.digest: (descriptor, data) for one in images for descriptor, data in one.blobs}
+        for descriptor, data in blobs.values():
+            if not await self._has_blob(session, ref, descriptor):
+                await self._upload_bytes(session, ref, descriptor, data)
+        children = [(ref.at(one.digest), one) for one in images] if isinstance(content, Index) else []
+        for target, one in (*children, (ref, content)):
+            request = protocol.put_manifest_request(session.base, target, one.manifest, one.media_type)
+            response = await session.send(request, 201, 200, 202)
+            said = response.header("docker-content-digest")
+            if said.startswith("sha256:") and said != one.digest:
+                raise _wrong_digest(f"the manifest that the registry stored for {target}", one.digest, said)
+        return PushedImage(
+            ref,
+            content.digest,
+            sum(descriptor.size_bytes for descriptor, _ in blobs.values()),
+            tuple(f"{one.os}/{one.architecture}" for one in images),
+        )
 
     async def _has_blob(self, session: Session, ref: Reference, blob: Descriptor) -> bool:
         try:

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 from wasmlab.oci.artifact import Layout
 from wasmlab.oci.async_client import MAX_MODULE_BYTES, AsyncClient
 from wasmlab.oci.credentials import Credentials
+from wasmlab.oci.image import Image, Index
 from wasmlab.oci.progress import ProgressCallback
 from wasmlab.oci.protocol import Timeouts
 from wasmlab.oci.reference import Reference
-from wasmlab.oci.results import Inspected, Located, Pulled, Pushed
+from wasmlab.oci.results import Inspected, Located, Pulled, Pushed, PushedImage
 from wasmlab.oci.session import TokenCache
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "ProgressCallback",
     "Pulled",
     "Pushed",
+    "PushedImage",
     "Timeouts",
 ]
 
@@ -82,6 +84,12 @@ class Client:
                 path, ref, layout, progress, title=title, chunk_bytes=chunk_bytes, credentials=credentials
             )
         )
+
+    def push_image(
+        self, content: Image | Index, ref: str | Reference, *, credentials: Credentials | None = None
+    ) -> PushedImage:
+        """Push an image, or an index of images. See `AsyncClient.push_image`."""
+        return self._run(lambda client: client.push_image(content, ref, credentials=credentials))
 
     def pull(
         self,

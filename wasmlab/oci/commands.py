@@ -1,4 +1,4 @@
-"""The commands ``wasmlab oci push``, ``pull`` and ``inspect``, in the manner of wasm-to-oci."""
+"""The commands ``wasmlab oci push``, ``pull`` and ``inspect``, in the manner of wasm-to-oci, and ``pack``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wasmlab.oci.client import Client
+    from wasmlab.oci.image import Image, Index
     from wasmlab.oci.reference import Reference
 
 UseHttp = Annotated[
@@ -41,6 +44,7 @@ def register(app: typer.Typer) -> None:
     oci = typer.Typer(help="Push, pull and inspect WASM artifacts in OCI registries.", no_args_is_help=True)
     oci.command()(push)
     oci.command()(pull)
+    oci.command()(pack)
     oci.command()(inspect)
     app.add_typer(oci, name="oci")
 
@@ -73,6 +77,65 @@ def push(
             "layout": layout,
         },
         [f"Pushed: {ref}", f"Size: {done.size_bytes}", f"Digest: {done.digest}"],
+    )
+
+
+def pack(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A WASM module or component.")],
+    ref: Ref,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="KIND",
+            help="node: an artifact for WASM nodes. containerd: a container image for RuntimeClasses. "
+            "both: one reference for either. layer: the image form that only containerd 2 takes.",
+        ),
+    ] = "both",
+    path: Annotated[
+        str, typer.Option("--path", help="Where the module is in the container image.", show_default="/FILE")
+    ] = "",
+    arg: Annotated[list[str] | None, typer.Option("--arg", help="An argument after argv[0]; repeat.")] = None,
+    use_http: UseHttp = None,
+    insecure: Insecure = False,
+    ca_file: CaFile = None,
+    timeout: Timeout = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Pack a module as a container image, as an artifact, or as both under one reference, and push it."""
+    from wasmlab.oci import image
+
+    inside = path or f"/{file.name}"
+    args = arg or []
+    builders: dict[str, Callable[[bytes], Image | Index]] = {
+        "node": image.artifact_image,
+        "containerd": lambda data: image.linux_images(data, path=inside, args=args),
+        "both": lambda data: image.both_worlds(data, path=inside, args=args),
+        "layer": lambda data: image.wasm_layer_image(data, entrypoint=inside, args=args),
+    }
+    if target not in builders:
+        raise typer.BadParameter(f"{target!r} is not one of {', '.join(builders)}", param_hint="--for")
+    if target == "node" and (arg or path):
+        raise typer.BadParameter(
+            "an artifact has no place for arguments or a path: write args into the Pod", param_hint="--for"
+        )
+    reference = _parse(ref)
+    done = _client(use_http, insecure, ca_file, timeout).push_image(builders[target](_read(file)), reference)
+    _report(
+        as_json,
+        {
+            "reference": str(reference),
+            "digest": done.digest,
+            "size": done.size_bytes,
+            "for": target,
+            "platforms": list(done.platforms),
+        },
+        [
+            f"Pushed: {ref}",
+            f"For: {', '.join(done.platforms)}",
+            f"Size: {done.size_bytes}",
+            f"Digest: {done.digest}",
+        ],
     )
 
 
@@ -145,6 +208,17 @@ def _parse(ref: str) -> Reference:
         return Reference.parse(ref)
     except InvalidReference as error:
         raise typer.BadParameter(str(error), param_hint="REF") from error
+
+
+def _read(file: Path) -> bytes:
+    from wasmlab.errors import OCIError
+
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise OCIError(
+            f"cannot read {file}: {error.strerror}", remedy="check the file's name and permissions"
+        ) from error
 
 
 def _client(use_http: bool | None, insecure: bool, ca_file: Path | None, timeout_s: float) -> Client:

@@ -4,8 +4,8 @@
     What ``FROM scratch``, ``COPY hello.wasm .``, ``CMD ["/hello.wasm"]`` builds: an ordinary image with one layer. Any
     container runtime unpacks it; a WASM shim finds the module in the root file system.
 ``wasm_layer_image``
-    An image whose layer is the module itself (``application/wasm``) and whose config names the platform ``wasip1/wasm``;
-    it has no root file system. Only containerd 2 with a WASM shim takes it.
+    An image whose layer is the module itself (``application/wasm``) and whose config names the platform
+    ``wasip1/wasm``; it has no root file system. Only containerd 2 with a WASM shim takes it.
 ``both_worlds``
     One reference for both paths: an index with the module as an artifact for the platform ``wasip1/wasm``, which WASM
     nodes and artifact clients choose, and an ordinary image for each Linux architecture, which containerd chooses. The
@@ -200,6 +200,27 @@ def artifact_image(module: bytes) -> Image:
     return Image(packed.manifest, blobs, system, "wasm")
 
 
+def linux_images(
+    module: bytes,
+    *,
+    path: str = "/module.wasm",
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    architectures: Sequence[str] = ARCHITECTURES,
+) -> Index:
+    """Build the article's image for each architecture; they share their only layer. Parameters as `module_image`.
+
+    Raises
+    ------
+    InvalidModule
+        If `module` is not WASM.
+    """
+    kind_of(module[:8], "the module")
+    layer = _tar({path: module}, 0o755)
+    run = _run_config([path, *args], (), env, "/")
+    return Index(tuple(_tar_image(layer, run, architecture) for architecture in architectures))
+
+
 def both_worlds(
     module: bytes,
     *,
@@ -218,13 +239,10 @@ def both_worlds(
     InvalidModule
         If `module` is not WASM.
     """
-    kind_of(module[:8], "the module")
-    layer = _tar({path: module}, 0o755)
-    run = _run_config([path, *args], (), env, "/")
-    linux = [_tar_image(layer, run, architecture) for architecture in architectures]
+    linux = linux_images(module, path=path, args=args, env=env, architectures=architectures)
     # The artifact comes last: clients that look at no platform (old ones) take the first entry, and those are
     # container clients.
-    return Index((*linux, artifact_image(module)))
+    return Index((*linux.images, artifact_image(module)))
 
 
 def archive(content: Image | Index, name: str) -> bytes:

@@ -33,6 +33,28 @@ class Pushed:
 
 
 @dataclass(frozen=True)
+class PushedImage:
+    """An image or index that was pushed.
+
+    Parameters
+    ----------
+    reference : Reference
+        As given.
+    digest : str
+        Of the manifest, or of the index.
+    size_bytes : int
+        Of all blobs together.
+    platforms : tuple of str
+        What it runs on, e.g. ``("linux/amd64", "wasip1/wasm")``.
+    """
+
+    reference: Reference
+    digest: str
+    size_bytes: int
+    platforms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Pulled:
     """What was pulled.
 
