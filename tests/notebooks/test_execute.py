@@ -57,7 +57,19 @@ def test_every_notebook_becomes_a_page_and_a_failure_stops_only_itself(tmp_path:
         page = (out / f"{name}.html").read_text()
         # Nothing is fetched: no script, style, font or picture from elsewhere.
         assert 'src="http' not in page and "<link" not in page and "import(" not in page
-    assert set(json.loads((out / "durations.json").read_text())) == {"01_good", "03_good"}
+    assert set(execute.durations(out)) == {"01_good", "03_good"}
+
+
+def test_executing_one_notebook_again_keeps_the_others_in_the_index(tmp_path: Path) -> None:
+    directory = toys.write(tmp_path / "nb", n01_a=toys.notebook(), n02_b=toys.notebook())
+    out = tmp_path / "out"
+    run(directory, out)
+    execute.run(execute.plan(execute.select(directory, ["02"])), out)
+    index = (out / "index.html").read_text()
+    assert "01_a.html" in index and "02_b.html" in index
+    assert "01_a.html" in (out / "02_b.html").read_text()  # the link to the one before
+    (out / "runs.json").write_text("[]")
+    assert execute.durations(out) == {}
 
 
 def test_the_kernel_is_this_interpreter_whatever_python3_means_to_jupyter(

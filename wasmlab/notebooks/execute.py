@@ -215,14 +215,14 @@ def run(
         file_lock(out / ".lock", 0, what=f"the report directory {out}"),
         tempfile.TemporaryDirectory(prefix="wasmlab-lab-") as scratch,
     ):
-        for position, job in enumerate(jobs):
+        for job in jobs:
             if results and results[-1].status in ("interrupted", "not run"):
                 results.append(Result(job.name, job.title, "not run"))
                 continue
             progress.notebook_started(job)
             result = _execute(job, out, Path(scratch), cell_timeout_s, progress)
             try:
-                _page(jobs, position, out)
+                _page(job, jobs, out)
             except Exception as error:  # the page is lost, the other notebooks need not be
                 text = f"{result.error}\nits page could not be written: {type(error).__name__}: {error}"
                 status: Status = "failed" if result.status == "ok" else result.status
@@ -298,37 +298,52 @@ def _indent(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines())
 
 
-def _page(jobs: Sequence[Job], position: int, out: Path) -> None:
+def _page(job: Job, jobs: Sequence[Job], out: Path) -> None:
     from wasmlab.notebooks import html
 
-    executed = out / f"{jobs[position].name}.ipynb"
+    executed = out / f"{job.name}.ipynb"
     if not executed.exists():
         return
+    # Links to pages that exist, or will when this run is over.
+    names = {path.stem for path in out.glob("[0-9][0-9]_*.html")} | {one.name for one in jobs}
     html.render(
         _load(executed),
         executed.with_suffix(".html"),
-        before=jobs[position - 1].name if position else "",
-        after=jobs[position + 1].name if position + 1 < len(jobs) else "",
+        before=max((name for name in names if name < job.name), default=""),
+        after=min((name for name in names if name > job.name), default=""),
     )
 
 
-def durations(out: Path) -> dict[str, float]:
-    """Return how long each notebook took when it last succeeded with these reports, by stem."""
+def history(out: Path) -> dict[str, dict[str, Any]]:
+    """Return what is known about the notebooks executed into `out`, by stem: title, status, duration_s, when."""
     try:
-        known = json.loads((out / "durations.json").read_text())
-        return {str(name): float(seconds) for name, seconds in known.items()}
+        known = json.loads((out / "runs.json").read_text())
+        return {name: dict(entry) for name, entry in known.items()}
     except (OSError, ValueError, AttributeError, TypeError):
-        return {}
+        return {}  # nothing worth failing for: it only helps to estimate
+
+
+def durations(out: Path) -> dict[str, float]:
+    """Return how long each notebook took when it last ran, if it succeeded, by stem."""
+    return {
+        name: float(entry["duration_s"])
+        for name, entry in history(out).items()
+        if entry.get("status") == "ok" and isinstance(entry.get("duration_s"), int | float)
+    }
 
 
 def _summary(results: Sequence[Result], out: Path) -> None:
     from wasmlab.notebooks import html
 
-    known = durations(out) | {r.name: round(r.duration_s, 1) for r in results if r.status == "ok"}
-    atomic_write(out / "durations.json", json.dumps(known, indent=1) + "\n", mode=0o644)
-    html.index(
-        [(r.name, f"{r.name[:2]} · {r.title}", r.status, f"{r.duration_s:.1f} s") for r in results],
-        sorted(str(path.relative_to(out)) for path in (out / "plots").glob("*.png")),
-        out / "index.html",
-        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
+    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    known = {name: entry for name, entry in history(out).items() if (out / f"{name}.html").exists()}
+    for result in results:
+        if result.status != "not run":
+            known[result.name] = {
+                "title": result.title,
+                "status": result.status,
+                "duration_s": round(result.duration_s, 1),
+                "when": when,
+            }
+    atomic_write(out / "runs.json", json.dumps(known, indent=1) + "\n", mode=0o644)
+    html.index(known, sorted(path.name for path in (out / "plots").glob("*.png")), out / "index.html")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,25 +87,27 @@ def render(notebook: Any, target: Path, *, before: str = "", after: str = "") ->
     return target
 
 
-def index(rows: Sequence[tuple[str, str, str, str]], plots: Sequence[str], target: Path, when: str) -> Path:
-    """Write the page that lists what a run produced.
+def index(runs: Mapping[str, Mapping[str, Any]], plots: Sequence[str], target: Path) -> Path:
+    """Write the page that lists what is in a report directory.
 
     Parameters
     ----------
-    rows : sequence of (stem, title, status, duration)
-        One per notebook.
+    runs : mapping
+        By the stem of the notebook: title, status, duration_s, when.
     plots : sequence of str
-        Paths of the PNG plots, relative to the page.
-    when : str
-        When the run ended.
+        File names of the PNG plots in ``plots/``.
+    target : Path
+        The page; written atomically.
     """
     body = "".join(
-        f'<tr><td><a href="{html.escape(stem)}.html">{html.escape(title)}</a></td>'
-        f'<td class="{html.escape(status)}">{html.escape(status)}</td><td>{html.escape(duration)}</td></tr>'
-        for stem, title, status, duration in rows
+        f'<tr><td><a href="{html.escape(stem)}.html">{stem[:2]} · {html.escape(run["title"])}</a></td>'
+        f'<td class="{html.escape(run["status"])}">{html.escape(run["status"])}</td>'
+        f"<td>{run['duration_s']:.1f} s</td><td>{html.escape(run['when'])}</td></tr>"
+        for stem, run in sorted(runs.items())
     )
     figures = "".join(
-        f'<figure><img src="{html.escape(plot)}" alt="{html.escape(Path(plot).stem)}" loading="lazy">'
+        f'<figure><a href="plots/{html.escape(plot)}"><img src="plots/{html.escape(plot)}"'
+        f' alt="{html.escape(Path(plot).stem)}" loading="lazy"></a>'
         f"<figcaption>{html.escape(Path(plot).stem)}</figcaption></figure>"
         for plot in plots
     )
@@ -118,8 +120,8 @@ a {{ color: #1f5fa8; }} .ok {{ color: #23722f; }} .failed, .interrupted {{ color
 .plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); gap: 1rem; }}
 figure {{ margin: 0; }} img {{ max-width: 100%; }} figcaption {{ color: #666; font-size: .85rem; }}
 </style></head><body>
-<h1>wasmlab report</h1><p>WebAssembly on Kubernetes, executed {html.escape(when)}.</p>
-<table><tr><th>Notebook</th><th>Status</th><th>Duration</th></tr>{body}</table>
+<h1>wasmlab report</h1><p>WebAssembly on Kubernetes: the executed notebooks and their plots.</p>
+<table><tr><th>Notebook</th><th>Status</th><th>Duration</th><th>Executed</th></tr>{body}</table>
 <h2>Plots</h2><div class="plots">{figures or "<p>None.</p>"}</div>
 </body></html>
 """
