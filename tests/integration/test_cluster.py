@@ -447,6 +447,7 @@ def test_up_status_kubectl_down(tmp_path: Path) -> None:
 def test_usage_errors_are_told_apart() -> None:
     assert wasmlab("up", "--engine", "nonsense").returncode == 2
     assert wasmlab("up", "--nonsense").returncode == 2
+    assert wasmlab("up", "--node-name", "Not_A_Name").returncode == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -480,3 +481,16 @@ def test_an_ordinary_user_can(tmp_path_factory: pytest.TempPathFactory) -> None:
             child.terminate()
             child.communicate(timeout=20)
         assert child.returncode == 0
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_loopback(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    other = Cluster.from_kubeconfig(cluster.kubeconfig)
+    assert other.alive
+    assert other.core.list_namespace().items
+    assert "default" in other.kubectl("get", "namespaces", "-o", "name").stdout

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from wasmlab.cluster import manifests, processes
 from wasmlab.cluster.controlplane import ControlPlane, resources
@@ -214,6 +215,9 @@ class Cluster:
         if self.plane is None or self.state is None:
             for handle in self.nodes.values():
                 handle.stop()
+                shutil.rmtree(handle.dir, ignore_errors=True)
+            self.nodes.clear()
+            self._forget_client()
             return
         self._find_nodes()
         for handle in self.nodes.values():
@@ -312,9 +316,16 @@ class Cluster:
     @cached_property
     def api(self) -> client.ApiClient:
         """A client of the API server; the typed APIs below share it."""
-        from kubernetes import config
+        from kubernetes import client, config
 
-        return config.new_client_from_config(config_file=str(self.kubeconfig), context=self.context)
+        configuration = client.Configuration()
+        config.load_kube_config(
+            config_file=str(self.kubeconfig), context=self.context, client_configuration=configuration
+        )
+        if urlsplit(configuration.host).hostname in ("127.0.0.1", "localhost", "::1"):
+            # The client takes HTTPS_PROXY from the environment, and no proxy can reach our own loopback.
+            configuration.proxy = None
+        return client.ApiClient(configuration)
 
     @cached_property
     def rest(self) -> Rest:
@@ -600,8 +611,7 @@ class Cluster:
         BootstrapError
             If the node does not join; it is stopped again.
         """
-        if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?", name):
-            raise ClusterError(f"{name!r} cannot be the name of a Node", remedy="use a-z, 0-9, '-' and '.'")
+        check_node_name(name)
         if self.state is not None:
             directory = self.state.node(name)
         else:
@@ -676,6 +686,18 @@ class Cluster:
                     if config["clusters"][0]["cluster"]["server"] != server:
                         config["clusters"][0]["cluster"]["server"] = server
                         atomic_write(path, yaml.safe_dump(config, sort_keys=False))
+
+
+def check_node_name(name: str) -> None:
+    """Refuse what cannot be the name of a Node.
+
+    Raises
+    ------
+    ClusterError
+        If it is no DNS label (a Node may have dots, but its name is a label's value too: at most 63 characters).
+    """
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?", name):
+        raise ClusterError(f"{name!r} cannot be the name of a Node", remedy="use a-z, 0-9, '-' and '.'")
 
 
 def _pods(namespace: str) -> str:

@@ -41,14 +41,19 @@ def up(
 ) -> None:
     """Start a control plane, a registry and a WASM node, and return when they are ready; they go on."""
     from wasmlab.cluster import binary
-    from wasmlab.cluster.cluster import Cluster
+    from wasmlab.cluster.cluster import Cluster, check_node_name
     from wasmlab.console import say, step
     from wasmlab.engines import names
+    from wasmlab.errors import ClusterError
 
     if engine not in names():
         raise typer.BadParameter(f"there is no engine {engine!r}: choose from {', '.join(names())}")
     if restart_semantics not in ("kubernetes", "krustlet"):
         raise typer.BadParameter("--restart-semantics is 'kubernetes' or 'krustlet'")
+    try:
+        check_node_name(name)
+    except ClusterError as error:
+        raise typer.BadParameter(error.message) from None
     root = _root(dir)
     binary.ensure()
     with step(f"Start the control plane in {root}"):
@@ -130,7 +135,11 @@ def status(dir: Directory = None, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def kubectl(context: typer.Context, dir: Directory = None) -> None:
+def kubectl(
+    context: typer.Context,
+    # No short form here: kubectl has a -d of its own.
+    dir: Annotated[Path | None, typer.Option("--dir", help=_DIR_HELP, show_default=False)] = None,
+) -> None:
     """Run kubectl against the lab: `wasmlab kubectl [--dir D] -- get pods`."""
     from wasmlab.cluster.cluster import Cluster
 

@@ -53,7 +53,11 @@ def shut_down(root: Path, *, purge: bool = False) -> dict[str, Any]:
     # Agents first: they would try to restart what is taken from under them. Then what they started.
     agents = {name: process for name in state.node_names() if (process := state.agent(name)) is not None}
     end({f"node {name}": process for name, process in agents.items()}, _AGENT_GRACE_S)
-    end({f"sandbox {one.pid}": one for one in processes.sandboxes_under(root / "nodes")}, _AGENT_GRACE_S)
+    sandboxes = processes.sandboxes_under(root / "nodes")
+    if processes.end(sandboxes, _AGENT_GRACE_S):
+        killed.append("sandboxes")
+    if sandboxes:
+        ended.append("sandboxes")
     plane = state.control_plane()
     end({"control plane": plane} if plane else {}, STOP_GRACE_S)
     if (root / "lock").exists():
