@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version
+from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version, trap_kind
 from wasmlab.engines.module_limits import initial_bytes, with_memory_limit
 from wasmlab.errors import InvalidModule, Unsupported
 from wasmlab.sandbox import limits
