@@ -164,11 +164,13 @@ class Sandbox:
         if cold:
             scratch = tempfile.mkdtemp(prefix="cold-", dir=self.cache.root)
             artifact = Path(scratch)
+            compiled = None
         else:
-            artifact = self.artifact(spec)
-        prepared = time.monotonic_ns()
+            found = self.cache.peek(self.engine, spec)
+            artifact = found or self.artifact(spec)
+            compiled = None if found else Span("compile", before, time.monotonic_ns())
         try:
-            return self._run(spec, artifact, stdin, stdout, stderr, cold, run_id, (before, prepared))
+            return self._run(spec, artifact, stdin, stdout, stderr, cold, run_id, compiled)
         finally:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -182,7 +184,7 @@ class Sandbox:
         stderr: int | None,
         cold: bool,
         run_id: str | None,
-        prepared: tuple[int, int],
+        compiled: Span | None,
     ) -> CapturedOutcome:
         ours: list[int] = []  # closed whatever happens
         captured: dict[int, bytearray] = {}
@@ -220,8 +222,8 @@ class Sandbox:
         spans = list(outcome.spans)
         if first_byte:
             spans.append(Span("first_byte", t0, first_byte))
-        if prepared[1] - prepared[0] > 1_000_000 and not cold:
-            spans.append(Span("compile", *prepared))
+        if compiled is not None:
+            spans.append(compiled)
         texts = [bytes(captured[read]) if read >= 0 else b"" for read in pipes]
         return CapturedOutcome(
             **{**vars(outcome), "spans": tuple(sorted(spans, key=lambda span: span.end_ns))},

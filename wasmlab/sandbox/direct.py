@@ -76,7 +76,7 @@ def run_once(
         ) from error
     if pid == 0:
         # The worker closes every descriptor that it was not sent; what goes to 0-2 comes by the socket as well.
-        worker.serve(engine, theirs, parent)
+        worker.serve(engine, theirs, parent, rehearse=False)
     theirs.close()
     started_at = time.time()
     request = {"spec": spec.to_json(), "artifact": str(artifact), "t0": t0}

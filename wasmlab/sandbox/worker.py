@@ -31,8 +31,11 @@ _MESSAGE_LIMIT = 8192
 _CONTROL_FD = 3
 
 
-def serve(engine: Engine, control: socket.socket, parent: int) -> NoReturn:
-    """Be a worker: wait for one request on `control`, run it, send the result, end the process."""
+def serve(engine: Engine, control: socket.socket, parent: int, *, rehearse: bool = True) -> NoReturn:
+    """Be a worker: wait for one request on `control`, run it, send the result, end the process.
+
+    `rehearse` is for workers that will be idle; one that is waited for has no time to rehearse.
+    """
     code = FAILED
     try:
         fd = (
@@ -43,7 +46,8 @@ def serve(engine: Engine, control: socket.socket, parent: int) -> NoReturn:
         limits.confine(parent, fd, f"wasm-{engine.name}".encode())
         control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
         engine.warm()
-        _rehearse(engine)
+        if rehearse:
+            _rehearse(engine)
         send(control, b'{"ready":true}')
         request, fds = receive(control)
         if request is not None:

@@ -284,7 +284,7 @@ class Zygote:
             self._fork_failed(f"cannot fork a worker: {error.strerror}")
             return
         if pid == 0:
-            worker.serve(self.engine, theirs, self.pid)
+            worker.serve(self.engine, theirs, self.pid, rehearse=not self.queue)
         theirs.close()
         ours.setblocking(False)
         try:
