@@ -26,7 +26,7 @@ from wasmlab.bench.pods import PodExecutor, make_namespace
 from wasmlab.bench.runner import Executor, carry_out
 from wasmlab.bench.store import Results
 from wasmlab.console import say, step
-from wasmlab.errors import ClusterError, NotReady, WasmlabError
+from wasmlab.errors import ClusterError, NotReady
 
 if TYPE_CHECKING:
     from wasmlab.cluster import Cluster
@@ -138,7 +138,7 @@ def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Re
     sizes = sizes or Sizes()
     before = Conditions.read()
     results = Results(environment=fingerprint(), plan={"sizes": asdict(sizes), "interrupted": False})
-    failure: WasmlabError | None = None
+    failure: Exception | None = None
     samples: dict[str, list[float]] = {}
     results.extra = {"headlines": [], "samples": samples}
     try:
@@ -149,10 +149,10 @@ def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Re
     except KeyboardInterrupt:
         results.plan["interrupted"] = True
         say("interrupted: what was measured so far is kept")
-    except WasmlabError as error:
+    except Exception as error:
         if not samples and not results.rows:
             raise
-        results.extra["error"] = f"{type(error).__name__}: {error.message}"
+        results.extra["error"] = f"{type(error).__name__}: {getattr(error, 'message', error)}"
         failure = error
     lines = headlines(results, samples)
     results.extra["headlines"] = [asdict(line) | {"met": line.met} for line in lines]

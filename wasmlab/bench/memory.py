@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +69,14 @@ def children(pid: int) -> list[int]:
 def running_workers(directory: Path) -> list[int]:
     """Return the pids of runs that the sandboxes below `directory` have on record and that have not ended."""
     found = []
-    for state in Path(directory).glob("**/runs/*/state.json"):
-        if (state.parent / "outcome.json").exists():
+    # os.walk passes over directories that vanish while it looks: pods end and are removed all the time.
+    for parent, names, _ in os.walk(directory):
+        if os.path.basename(parent) != "runs":
             continue
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            found.append(int(json.loads(state.read_text())["pid"]))
+        for run in (Path(parent) / name for name in names):
+            if (run / "outcome.json").exists():
+                continue
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found.append(int(json.loads((run / "state.json").read_text())["pid"]))
+        names.clear()
     return found
