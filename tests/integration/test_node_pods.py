@@ -308,6 +308,47 @@ def test_a_deleted_pod_says_how_it_ended(lab: NodeLab, images: dict[str, str], u
     lab.cluster.wait_gone(name)
 
 
+def test_a_pod_removed_by_force_is_ended(lab: NodeLab, images: dict[str, str], unique: Name) -> None:
+    name = unique("forced")
+    lab.apply(name, images["loop"])
+    lab.running(name)
+    uid = lab.get(name)["metadata"]["uid"]
+    lab.cluster.delete(lab.get(name), grace_s=0)
+    lab.cluster.wait_gone(name)
+    until("its files are gone", lambda: not (lab.node.dir / "pods" / uid).exists())
+    assert not list((lab.node.dir / "sandbox" / "runs").glob(f"{uid}.*"))
+
+
+def test_the_name_of_a_deleted_pod_can_be_used_at_once(
+    lab: NodeLab, images: dict[str, str], unique: Name
+) -> None:
+    name = unique("again")
+    lab.apply(name, images["loop"])
+    lab.running(name)
+    lab.cluster.delete(lab.get(name), grace_s=0)
+    lab.cluster.wait_gone(name)
+    assert lab.run(name, images["hello"])["status"]["phase"] == "Succeeded"
+    assert lab.cluster.logs(name) == HELLO_OUTPUT
+
+
+def test_a_link_does_not_lead_a_mount_out_of_its_volume(
+    lab: NodeLab, images: dict[str, str], unique: Name
+) -> None:
+    name = unique("link")
+    mount = [{"name": "scratch", "mountPath": "/data"}]
+    inner = [{"name": "scratch", "mountPath": "/data", "subPath": "way"}]
+    pod = lab.pod(name, images["readdir"], container={"args": ["/data"], "volumeMounts": inner})
+    pod["spec"]["volumes"] = [{"name": "scratch", "emptyDir": {}}]
+    pod["spec"]["initContainers"] = [
+        {"name": "first", "image": images["sleep"], "args": ["1"], "volumeMounts": mount}
+    ]
+    made = lab.cluster.apply(pod)[0]
+    volume = lab.node.dir / "pods" / made["metadata"]["uid"] / "volumes" / "scratch"
+    until("the volume", volume.is_dir)
+    (volume / "way").symlink_to("/etc")
+    assert "symbolic link" in lab.waiting(name, "CreateContainerConfigError")
+
+
 def test_restart_policy_on_failure_backs_off(lab: NodeLab, images: dict[str, str], unique: Name) -> None:
     name = unique("crash")
     lab.apply(name, images["exit"], args=["3"], restart_policy="OnFailure")

@@ -96,6 +96,19 @@ async def test_the_rate_is_kept() -> None:
         assert 3 <= len(fake.seen) <= 15
 
 
+async def test_under_load_events_wait_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = True
+    monkeypatch.setattr(events, "_PATIENCE_S", 0.5)
+    async with recording(loaded=lambda: busy) as (recorder, fake):
+        recorder.pod(POD, NORMAL, "Pulled", "one")
+        await asyncio.sleep(0.2)
+        assert fake.seen == []
+        await eventually(lambda: len(fake.seen) == 1)
+        recorder.pod(POD, NORMAL, "Pulled", "two")
+        busy = False
+        await eventually(lambda: len(fake.seen) == 2)
+
+
 async def test_a_long_message_is_cut_to_what_the_api_takes() -> None:
     async with recording() as (recorder, fake):
         recorder.pod(POD, NORMAL, "Pulled", "ä" * 2000)

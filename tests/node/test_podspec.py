@@ -50,6 +50,14 @@ def test_memory() -> None:
         podspec.memory_limit({"resources": {"limits": {"memory": "lots"}}})
 
 
+def test_readiness_gates() -> None:
+    made = pod(readinessGates=[{"conditionType": "a"}, {"conditionType": "b"}])
+    assert podspec.closed_gates(made) == ["a", "b"]
+    made["status"] = {"conditions": [{"type": "a", "status": "True"}, {"type": "b", "status": "False"}]}
+    assert podspec.closed_gates(made) == ["b"]
+    assert podspec.closed_gates(pod()) == []
+
+
 def test_every_reason_is_named_at_once() -> None:
     container = {
         "livenessProbe": {},

@@ -182,6 +182,14 @@ def test_conditions_through_a_life() -> None:
     assert failed["Ready"]["reason"] == "PodFailed"
 
 
+def test_a_closed_readiness_gate_keeps_a_pod_from_being_ready() -> None:
+    found = conditions(build([running()], "Never", facts(closed_gates=["example.com/lb"])))
+    assert found["ContainersReady"]["status"] == "True"
+    assert found["Ready"]["status"] == "False"
+    assert found["Ready"]["reason"] == "ReadinessGatesNotReady"
+    assert "example.com/lb" in found["Ready"]["message"]
+
+
 def test_init_containers_hold_back_the_initialized_condition() -> None:
     status = build([waiting("i", init=True), waiting("b")], "Never", facts())
     assert conditions(status)["Initialized"]["status"] == "False"

@@ -32,6 +32,7 @@ _DRAIN_S = 30.0
 _STATUS_WRITES = 12
 _MAX_HOLD_S = 1.0
 _COUNT_EVERY_S = 0.02
+_LOADED = 16
 
 
 class NodeAgent:
@@ -124,7 +125,7 @@ class NodeAgent:
         config = self.config
         client = AsyncClient(plain_http=config.plain_http or None, ca_file=config.registry_ca)
         images = Images(ModuleStore(config.dir / "modules"), client, api, parallel=config.parallel_pulls)
-        recorder = Recorder(api, config.node_name)
+        recorder = Recorder(api, config.node_name, loaded=lambda: self._busy_now() > _LOADED)
         spans = SpanLog(config.spans_file)
         services = Services(
             config,
@@ -190,8 +191,11 @@ class NodeAgent:
     def _hold_s(self) -> float:
         """How long a status that may be overtaken is held back: longer the more pods are under way, because under load
         an overtaken write costs the most and says the least."""
+        return min(_MAX_HOLD_S, self.config.intervals.status_hold_s * (1 + self._busy_now() / 8))
+
+    def _busy_now(self) -> int:
+        """How many pods are under way. Counting is linear in pods and asked for several times a pod: not each time."""
         now = time.monotonic()
         if self._manager is not None and now > self._counted_at + _COUNT_EVERY_S:
-            # Counting is linear in pods and this is asked several times per pod: once in a while is enough.
             self._counted_at, self._busy = now, self._manager.busy
-        return min(_MAX_HOLD_S, self.config.intervals.status_hold_s * (1 + self._busy / 8))
+        return self._busy

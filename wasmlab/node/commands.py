@@ -112,6 +112,7 @@ def run(
 
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from pathlib import Path
@@ -145,7 +146,8 @@ class ContainerTask:
 
     def log_path(self, attempt: int) -> Path:
         """Where an attempt's output is."""
-        return self._pod.directory / self.record.name / f"{attempt}.log"
+        # No directory per container: making one costs as much as everything else this agent does to start a module.
+        return self._pod.directory / f"{self.record.name}.{attempt}.log"
 
     # ---- the states ----
 
@@ -222,7 +224,8 @@ class ContainerTask:
         path = self.log_path(self.record.restarts)
         self._interruptible = False  # from here on the run is on record
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._pod.directory, 0o700)
             self._event(events.NORMAL, "Created", "Container created")
             run = await self._services.runtime.start(self.engine, run_id, spec, artifact, path)
         except (SandboxError, Unsupported, OSError) as error:

@@ -17,6 +17,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,8 @@ from wasmlab.node.podstatus import rfc3339
 
 NORMAL, WARNING = "Normal", "Warning"
 _SOURCE = "wasmlab-node"
-_QUEUE = 2000
+_QUEUE = 4000
+_PATIENCE_S = 5.0
 _REMEMBERED = 4096
 _MESSAGE_BYTES = 1024  # core/v1 events may not carry more
 
@@ -79,15 +81,25 @@ class Recorder:
         Name of the node, which is where the events come from.
     delay_s : float
         How long an event may rest in the queue, so that it does not compete with the status write of the same moment.
+    loaded : callable
+        Whether the node is busy starting pods; then events wait, for a while.
     """
 
     def __init__(
-        self, api: KubeApi, node: str, *, rate: float = 50.0, burst: float = 100.0, delay_s: float = 0.05
+        self,
+        api: KubeApi,
+        node: str,
+        *,
+        rate: float = 50.0,
+        burst: float = 100.0,
+        delay_s: float = 0.05,
+        loaded: Callable[[], bool] = lambda: False,
     ) -> None:
         self._api = api
         self._node = node
         self._bucket = TokenBucket(rate, burst)
         self._delay_s = delay_s
+        self._loaded = loaded
         self._queue: OrderedDict[Key, Pending] = OrderedDict()
         self._written: OrderedDict[Key, tuple[str, int]] = OrderedDict()
         self._wake = asyncio.Event()
@@ -150,6 +162,8 @@ class Recorder:
             wait_s = self._bucket.take(time.monotonic())
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
+            while self._may_wait():  # noqa: ASYNC110 (load has no event)
+                await asyncio.sleep(0.1)
             if not self._queue:
                 break
             key, pending = self._queue.popitem(last=False)
@@ -164,6 +178,11 @@ class Recorder:
                 # The namespace is going, or the like: not worth a second try.
                 log.debug("event refused", error=error.message)
         self._wake.clear()
+
+    def _may_wait(self) -> bool:
+        if not self._queue or len(self._queue) > _QUEUE // 2 or not self._loaded():
+            return False
+        return time.time() - next(iter(self._queue.values())).first < _PATIENCE_S
 
     async def drain(self, timeout_s: float) -> None:
         """Write what is queued, for at most so long (at the end of the agent)."""

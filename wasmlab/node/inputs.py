@@ -82,8 +82,16 @@ def _preopen(mount: podspec.Mount, directory: Path) -> Preopen:
     from wasmlab.sandbox import Preopen
 
     if mount.kind == "emptyDir":
-        host = directory / "volumes" / mount.name / mount.sub_path
+        host = directory / "volumes" / mount.name
         host.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for part in Path(mount.sub_path).parts:
+            host = host / part
+            # A module can have put a link there that leads out of its volume (CVE-2017-1002101 of the kubelet).
+            if host.is_symlink():
+                raise podspec.Refused(
+                    f"volume {mount.name}: subPath {mount.sub_path} goes through a symbolic link"
+                )
+            host.mkdir(exist_ok=True)
     else:
         host = Path(mount.path)
         if mount.host_path_type == "DirectoryOrCreate":

@@ -65,6 +65,13 @@ def semantics_of(pod: Json, default: str) -> str:
     return value if value in ("kubernetes", "krustlet") else default
 
 
+def closed_gates(pod: Json) -> list[str]:
+    """Readiness gates of the pod whose condition is missing or not True."""
+    gates = pod["spec"].get("readinessGates") or ()
+    given = {c["type"]: c["status"] for c in (pod.get("status") or {}).get("conditions") or ()}
+    return [g["conditionType"] for g in gates if given.get(g["conditionType"]) != "True"]
+
+
 def memory_limit(container: Json) -> int | None:
     """``resources.limits.memory`` in bytes.
 

@@ -18,7 +18,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -138,9 +138,8 @@ class PodFacts:
     krustlet: bool = False
     terminal: bool = False  # nothing of this pod will ever start again (deleted, or failed for good)
     verdict: Verdict | None = None
-    previous: Sequence[Json] = field(
-        default_factory=tuple
-    )  # the conditions written last, for their transition times
+    previous: Sequence[Json] = ()  # the conditions written last, for their transition times
+    closed_gates: Sequence[str] = ()  # readiness gates whose condition is not True
 
 
 def container_status(record: ContainerRecord, *, krustlet: bool = False) -> Json:
@@ -264,13 +263,20 @@ def _conditions(records: Sequence[ContainerRecord], pod_phase: str, facts: PodFa
             "reason": "ContainersNotReady",
             "message": f"containers with unready status: [{' '.join(unready)}]",
         }
+    pod_ready = dict(ready)
+    if ready["status"] == "True" and facts.closed_gates:
+        pod_ready = {
+            "status": "False",
+            "reason": "ReadinessGatesNotReady",
+            "message": f"corresponding conditions of readiness gates are not True: {', '.join(facts.closed_gates)}",
+        }
     # PodReadyToStartContainers: there is no pod sandbox or network to wait for, so it is what the kubelet says of a
     # pod whose sandbox is up, until the pod is over.
     sandbox: Json = {"type": "PodReadyToStartContainers", "status": "False" if terminal_reason else "True"}
     wanted = [
         sandbox,
         initialized,
-        {"type": "Ready", **ready},
+        {"type": "Ready", **pod_ready},
         {"type": "ContainersReady", **ready},
         # The scheduler wrote it before the pod came here; a pod bound by hand never had one.
         {"type": "PodScheduled", "status": "True"},

@@ -117,14 +117,12 @@ class StatusWriter:
                 except TimeoutError:
                     pass
                 continue
-            self._dirty, self._due = False, None
-            status = self._build()
-            if status == self._written:
-                continue
             try:
                 async with self._gate:
-                    status = self._build()  # the gate may have taken its time
                     self._dirty, self._due = False, None
+                    status = self._build()  # only now: the gate may have taken its time
+                    if status == self._written:
+                        continue
                     await self._api.patch(
                         self._path, {"metadata": {"uid": self._uid}, "status": status}, STRATEGIC
                     )

@@ -101,6 +101,8 @@ class PodWorker:
             if self._deleting is None:
                 self._deleting = self._spawn(self._delete())
         elif not self.over:
+            if pod["spec"].get("readinessGates"):
+                self.changed(Urgency.HELD)  # one of them may have opened
             for container in self.containers:
                 container.retry_now()
 
@@ -211,6 +213,7 @@ class PodWorker:
             terminal=self._terminal,
             verdict=self._verdict,
             previous=self._conditions,
+            closed_gates=podspec.closed_gates(self.pod),
         )
         return build([c.record for c in self.containers], self.policy, facts)
 
@@ -249,6 +252,12 @@ class PodWorker:
         timer = self._spawn(self._deadline(float(seconds))) if seconds else None
         try:
             await self._run_containers()
+        except Exception as error:
+            # A bug of this agent. The pod must not hang about as if it were about to run.
+            log.error("pod worker failed", exc_info=error, pod=podspec.key(self.pod), uid=self.uid)
+            self._verdict = Verdict("Failed", "NodeAgentError", f"the node agent failed: {error!r}")
+            for container in self.containers:
+                await container.stop(signal.SIGKILL)
         finally:
             if timer is not None and not self.stopping:
                 timer.cancel()
