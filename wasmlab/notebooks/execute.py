@@ -53,7 +53,7 @@ class Result:
     status : {"ok", "failed", "interrupted", "not run"}
         How it ended.
     duration_s : float
-        Seconds, from the start of the kernel to its end.
+        Seconds, from the start of the kernel to the written page.
     error : str
         Exception and source of the cell that failed; empty if none did.
     """
@@ -220,6 +220,7 @@ def run(
                 results.append(Result(job.name, job.title, "not run"))
                 continue
             progress.notebook_started(job)
+            started = time.monotonic()
             result = _execute(job, out, Path(scratch), cell_timeout_s, progress)
             try:
                 _page(job, jobs, out)
@@ -227,6 +228,7 @@ def run(
                 text = f"{result.error}\nits page could not be written: {type(error).__name__}: {error}"
                 status: Status = "failed" if result.status == "ok" else result.status
                 result = replace(result, status=status, error=text.strip())
+            result = replace(result, duration_s=time.monotonic() - started)
             results.append(result)
             progress.notebook_ended(job, result)
         _summary(results, out)
@@ -244,7 +246,6 @@ def _execute(job: Job, out: Path, scratch: Path, cell_timeout_s: float, progress
     target = out / f"{job.name}.ipynb"
     target.unlink(missing_ok=True)  # a stale success must not pass for the outcome of this run
     (scratch / job.name).mkdir()
-    started = time.monotonic()
     status: Status = "ok"
     error = ""
     try:
@@ -272,7 +273,7 @@ def _execute(job: Job, out: Path, scratch: Path, cell_timeout_s: float, progress
         status, error = "failed", f"the kernel died (out of memory?)\n{_indent(said)}".rstrip()
     except KeyboardInterrupt:
         status = "interrupted"
-    return Result(job.name, job.title, status, time.monotonic() - started, error)
+    return Result(job.name, job.title, status, error=error)
 
 
 def _load(path: Path) -> Any:

@@ -167,7 +167,7 @@ def provenance(results: Results) -> str:
     return ("recorded " if results.is_recorded else "") + results.where
 
 
-def until(look: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
+def until(look: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     """Look again and again until there is something, and return it.
 
     Parameters
