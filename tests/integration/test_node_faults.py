@@ -25,7 +25,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeLab]:
 
     root = tmp_path_factory.mktemp("faults") / "lab"
     with Cluster.embedded(root, node=False) as cluster:
-        node = cluster.add_node("faulty", args=("--backoff-base-s", "0.5", "--max-pods", "250"))
+        node = cluster.add_node(
+            "faulty",
+            args=(
+                "--backoff-base-s",
+                "0.5",
+                "--max-pods",
+                "250",
+                "--log-max-bytes",
+                "1500",
+                "--rotation-s",
+                "0.3",
+            ),
+        )
         yield NodeLab(cluster, node)
     assert processes_with(str(root)) == [], "left behind"
 
@@ -134,6 +146,20 @@ def test_a_zygote_dies_and_the_run_is_said_to_be_lost(
     assert terminated(pod)["exitCode"] == 137
     assert terminated(pod)["reason"] == "ContainerStatusUnknown"
     assert lab.run(unique("next"), images["hello"])["status"]["phase"] == "Succeeded"
+
+
+def test_a_talkative_module_has_its_log_rotated(lab: NodeLab, images: dict[str, str], unique: Name) -> None:
+    """Following across rotations shows every line once; the files stay few."""
+    name = unique("talks")
+    lab.apply(name, images["ticker"], args=["10", "300"])
+    lab.running(name)
+    done = lab.cluster.kubectl("logs", "-f", name)
+    ticks = [line for line in done.stdout.splitlines() if line.startswith("tick")]
+    directory = lab.node.dir / "pods" / lab.get(name)["metadata"]["uid"]
+    files = list(directory.glob(f"{name}.0.log*"))
+    assert 2 <= len(files) <= 5, files
+    first = int(ticks[0].split()[1])  # what was rotated away before the reader came is not shown
+    assert ticks == [f"tick {i}" for i in range(first, 300)]
 
 
 def test_drain_ends_what_runs(lab: NodeLab, images: dict[str, str], unique: Name) -> None:

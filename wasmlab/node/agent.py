@@ -20,6 +20,7 @@ from wasmlab.node.events import NORMAL, Recorder
 from wasmlab.node.images import Images
 from wasmlab.node.kubeapi import KubeApi
 from wasmlab.node.manager import PodManager
+from wasmlab.node.rotation import keep_rotating
 from wasmlab.node.runtime import Runtime
 from wasmlab.node.server import Endpoint, bind, ssl_context
 from wasmlab.node.services import Services
@@ -152,7 +153,17 @@ class NodeAgent:
             began = time.monotonic()
             background = [
                 asyncio.create_task(work)
-                for work in (node.keep_lease(), node.keep_node(), recorder.run(), pods.run())
+                for work in (
+                    node.keep_lease(),
+                    node.keep_node(),
+                    recorder.run(),
+                    pods.run(),
+                    keep_rotating(
+                        manager.live_logs,
+                        max_bytes=config.log_max_bytes,
+                        period_s=config.intervals.rotation_s,
+                    ),
+                )
             ]
             log.info("ready", node=config.node_name, engine=config.engine, address=config.address, port=port)
             recorder.node(NORMAL, "Starting", "Starting the WASM node")

@@ -72,6 +72,8 @@ def run(
     csr_timeout_s: Annotated[float, typer.Option(help="How long to wait for an approval.")] = 3600.0,
     backoff_base_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
     node_check_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
+    log_max_bytes: Annotated[int, typer.Option(hidden=True)] = 10 << 20,
+    rotation_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
 ) -> None:
     """Join a cluster as a WASM node and run its pods, until SIGTERM.
 
@@ -102,8 +104,12 @@ def run(
         pod_cidr=pod_cidr or None,
         api_client=api_client,
         drain=drain,
+        log_max_bytes=log_max_bytes,
         intervals=Intervals(
-            csr_timeout_s=csr_timeout_s, backoff_base_s=backoff_base_s, node_check_s=node_check_s
+            csr_timeout_s=csr_timeout_s,
+            backoff_base_s=backoff_base_s,
+            node_check_s=node_check_s,
+            rotation_s=rotation_s,
         ),
     )
     log.setup(log_level)

@@ -28,6 +28,7 @@ class Intervals:
     node_report_s: float = 60.0
     status_hold_s: float = 0.025  # how long a write that a final one may overtake is held back
     csr_timeout_s: float = 3600.0
+    rotation_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class NodeConfig:
         Pre-forked idle workers per engine.
     drain : bool
         End the running modules when the agent ends.
+    log_max_bytes : int
+        A container's log is rotated when it has grown past this.
     api_client : str
         Common name of the only client certificate the endpoint accepts.
     """
@@ -83,6 +86,7 @@ class NodeConfig:
     pod_cidr: str | None = "10.244.0.0/24"
     labels: Mapping[str, str] = field(default_factory=dict)
     api_client: str = "kube-apiserver-kubelet-client"
+    log_max_bytes: int = 10 << 20
     parallel_pulls: int = 4
     parallel_compiles: int = 2
     intervals: Intervals = field(default_factory=Intervals)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from wasmlab.errors import InvalidModule, LinkError, SandboxError, Unsupported, WasmlabError
-from wasmlab.node import env, events, inputs, log, outcomes, podspec, states
+from wasmlab.node import env, events, inputs, log, outcomes, podspec, rotation, states
 from wasmlab.node.backoff import Backoff, CrashBackoff
 from wasmlab.node.images import PullFailed
 from wasmlab.node.kubeapi import Json
@@ -139,6 +141,15 @@ class ContainerTask:
             self._task.cancel()
         return False
 
+    @property
+    def live_log(self) -> tuple[Path, Callable[[], Awaitable[None]]] | None:
+        """The log that is being written to, and how to have it opened anew; None if the module does not run."""
+        run_id = RunId(self._pod.uid, self.record.name, self.record.restarts)
+        if self._run is None or str(run_id) != self.record.run_id:
+            return None
+        reopen = functools.partial(self._services.runtime.reopen_log, self.engine, run_id)
+        return self.log_path(self.record.restarts), reopen
+
     def retry_now(self) -> None:
         """Something about the pod changed: a configuration error may be mended."""
         if self.record.state is State.CONFIG_ERROR:
@@ -228,7 +239,7 @@ class ContainerTask:
                 os.mkdir(self._pod.directory, 0o700)
             self._event(events.NORMAL, "Created", "Container created")
             run = await self._services.runtime.start(self.engine, run_id, spec, artifact, path)
-        except (SandboxError, Unsupported, OSError) as error:
+        except (WasmlabError, OSError) as error:
             log.error(
                 "cannot start a module", pod=podspec.key(self._pod.pod), run=run_id, error=_message(error)
             )
@@ -314,7 +325,9 @@ class ContainerTask:
         """Keep the end just past (for ``logs --previous``), drop what is older."""
         for run_id in [r for r in self.runs if r.attempt < self.record.restarts]:
             await self._services.runtime.forget(self.runs.pop(run_id), run_id)
-            self.log_path(run_id.attempt).unlink(missing_ok=True)
+            path = self.log_path(run_id.attempt)
+            for old in (path, *rotation.rotated(path)):
+                old.unlink(missing_ok=True)
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._services.recorder.pod(self._pod.pod, kind, reason, message, self.record.name, self.record.init)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from wasmlab.node import log, podspec
@@ -125,6 +126,11 @@ class PodManager:
     def busy(self) -> int:
         """How many pods are on their way somewhere."""
         return sum(worker.busy for worker in self.workers.values())
+
+    def live_logs(self) -> list[tuple[Path, Callable[[], Awaitable[None]]]]:
+        """The logs of all running containers, for `rotation`."""
+        found = (c.live_log for w in self.workers.values() if not w.over for c in w.containers)
+        return [one for one in found if one is not None]
 
     def pods(self) -> list[Json]:
         """All pods as last seen."""

@@ -178,6 +178,10 @@ class Runtime:
         """Take up a recorded run."""
         return await (await self.sandbox(engine)).attach(str(run_id))
 
+    async def reopen_log(self, engine: str, run_id: RunId) -> None:
+        """Have a running module's output go to a new file under the name of its log."""
+        await (await self.sandbox(engine)).reopen_log(str(run_id))
+
     async def forget(self, engine: str, run_id: RunId) -> None:
         """Remove the record of a run that has ended."""
         try:

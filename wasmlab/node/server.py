@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -163,14 +164,14 @@ class Endpoint:
         await response.prepare(request)
         view = options.filter()
         run_id = container.record.run_id
-        with path.open("rb") as file:
+        with _Tail(path) as file:
             if options.tail is not None:
-                file.seek(tail_offset(file, options.tail))
+                file.skip_to_last(options.tail)
             pause_s = _FOLLOW_POLL_S[0]
             while True:
                 # In this order: once the end is known, one more read sees all there will ever be.
                 ended = _has_ended(worker, container, run_id)
-                data = file.read(_CHUNK_BYTES)
+                data = file.read()
                 if data:
                     pause_s = _FOLLOW_POLL_S[0]
                     if shown := view.feed(data):
@@ -185,6 +186,41 @@ class Endpoint:
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
+
+
+class _Tail:
+    """Reads a log on and on, also when it is rotated meanwhile: to the end of the old file, then the new one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+
+    def __enter__(self) -> _Tail:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def skip_to_last(self, lines: int) -> None:
+        self._file.seek(tail_offset(self._file, lines))
+
+    def read(self) -> bytes:
+        data = self._file.read(_CHUNK_BYTES)
+        if data:
+            return data
+        try:
+            now = self._path.stat()
+        except FileNotFoundError:
+            return b""
+        if now.st_ino == os.fstat(self._file.fileno()).st_ino:
+            return b""
+        # The writer may have written to the old file between the read and the look at the new one.
+        data = self._file.read(_CHUNK_BYTES)
+        if not data:
+            self._file.close()
+            self._file = self._path.open("rb")
+            data = self._file.read(_CHUNK_BYTES)
+        return data
 
 
 class _Options:
