@@ -32,7 +32,6 @@ NAME = "wasmlab-kube"
 OVERRIDE = "WASMLAB_KUBE"
 _LOCK_TIMEOUT_S = 3600.0
 _REPORT_EVERY_S = 15.0
-# Go's linker alone needs 1.5 GB; a cold build fills 2.5 GB of Go's caches.
 _TAIL_LINES = 25
 
 
@@ -57,7 +56,7 @@ def find() -> Path | None:
 
 
 def ensure(*, progress: bool = True) -> Path:
-    """Return the binary, building it first if need be: about 8 minutes on 2 cores, 1 GB of memory per core.
+    """Return the binary, building it first if need be: about 8 minutes on 2 cores.
 
     Parameters
     ----------

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import atexit
-import base64
-import contextlib
-import re
-import secrets
 import shutil
-import string
-import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 from wasmlab.cluster import manifests, processes
 from wasmlab.cluster.controlplane import ControlPlane, resources
-from wasmlab.cluster.nodes import NodeHandle
-from wasmlab.cluster.rest import Rest
+from wasmlab.cluster.joining import NODES, Joining
+from wasmlab.cluster.nodes import NodeHandle, check_node_name, point_to
 from wasmlab.cluster.statedir import StateDir
-from wasmlab.cluster.wait import wait_for
-from wasmlab.errors import ClusterError, ProcessError
-from wasmlab.paths import atomic_write
-
-if TYPE_CHECKING:
-    from kubernetes import client
+from wasmlab.errors import ClusterError
 
 DEFAULT_NODE = "wasm-node"
-_KUBECTL_TIMEOUT_S = 120.0
-_NODES = "/api/v1/nodes"
-_CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
-_TOKEN_LIFE = timedelta(hours=24)
 
 
-class Cluster:
+class Cluster(Joining):
     """A Kubernetes cluster. Use `embedded`, `attach` or `from_kubeconfig` to get one.
 
     Attributes
@@ -63,13 +45,13 @@ class Cluster:
         plane: ControlPlane | None = None,
         temporary: bool = False,
     ) -> None:
-        self.kubeconfig = kubeconfig
+        super().__init__(kubeconfig, context)
         self.registry = registry
-        self.context = context
         self.state = state
         self.plane = plane
         self.nodes: dict[str, NodeHandle] = {}
         self._temporary = temporary
+        self._has_grants = plane is not None
         self._timeout_s = 60.0
 
     # ---------------------------------------------------------------- getting one
@@ -203,7 +185,8 @@ class Cluster:
             state = self.plane.start(timeout_s or self._timeout_s)
             self.registry = state["registry"]
             self._forget_client()
-            self._update_node_kubeconfigs()
+            for name in self.state.node_names():
+                point_to(self.state.node(name), self.server)
             self._find_nodes()
             if not self.plane.detach:
                 atexit.register(self.stop)
@@ -257,21 +240,6 @@ class Cluster:
         """Directory of the state."""
         return None if self.state is None else self.state.root
 
-    @property
-    def server(self) -> str:
-        """URL of the API server."""
-        return str(self._kubeconfig_entry("clusters", "cluster")["server"])
-
-    @property
-    def ca(self) -> bytes:
-        """Certificate authority of the API server, PEM."""
-        entry = self._kubeconfig_entry("clusters", "cluster")
-        if data := entry.get("certificate-authority-data"):
-            return base64.b64decode(data)
-        if path := entry.get("certificate-authority"):
-            return (self.kubeconfig.parent / path).read_bytes()
-        return b""
-
     def status(self) -> dict[str, Any]:
         """Return what runs, as `wasmlab status` prints it."""
         state = self.state.state() if self.state else {}
@@ -289,7 +257,7 @@ class Cluster:
             "nodes": [],
         }
         if running:
-            for node in self.rest.get(_NODES)["items"]:
+            for node in self.rest.get(NODES)["items"]:
                 name = node["metadata"]["name"]
                 agent = self.state.agent(name) if self.state else None
                 conditions = {c["type"]: c["status"] for c in node["status"].get("conditions", [])}
@@ -311,273 +279,7 @@ class Cluster:
             raise ClusterError("only an embedded control plane that runs has statistics")
         return {**resources(pid), "ready_after_s": self.state.state()["ready_after_s"]}
 
-    # ---------------------------------------------------------------- the API
-
-    @cached_property
-    def api(self) -> client.ApiClient:
-        """A client of the API server; the typed APIs below share it."""
-        from kubernetes import client, config
-
-        configuration = client.Configuration()
-        config.load_kube_config(
-            config_file=str(self.kubeconfig), context=self.context, client_configuration=configuration
-        )
-        if urlsplit(configuration.host).hostname in ("127.0.0.1", "localhost", "::1"):
-            # The client takes HTTPS_PROXY from the environment, and no proxy can reach our own loopback.
-            configuration.proxy = None
-        return client.ApiClient(configuration)
-
-    @cached_property
-    def rest(self) -> Rest:
-        """The same API server as raw dictionaries."""
-        return Rest(self.api)
-
-    @property
-    def core(self) -> client.CoreV1Api:
-        """Pods, Nodes, Events, Secrets ..."""
-        from kubernetes import client
-
-        return client.CoreV1Api(self.api)
-
-    @property
-    def apps(self) -> client.AppsV1Api:
-        """Deployments, DaemonSets ..."""
-        from kubernetes import client
-
-        return client.AppsV1Api(self.api)
-
-    @property
-    def certificates(self) -> client.CertificatesV1Api:
-        """CertificateSigningRequests."""
-        from kubernetes import client
-
-        return client.CertificatesV1Api(self.api)
-
-    def kubectl(
-        self, *args: str, input: str | None = None, check: bool = True, timeout_s: float = _KUBECTL_TIMEOUT_S
-    ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl, of the version of the embedded control plane, against this cluster.
-
-        Raises
-        ------
-        ProcessError
-            If it fails and `check` is true, or runs longer than `timeout_s`.
-        """
-        argv = self.kubectl_argv(*args)
-        try:
-            done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise ProcessError(
-                f"`kubectl {' '.join(args)}` still ran after {timeout_s:g} s", argv=argv
-            ) from error
-        if check and done.returncode:
-            raise ProcessError(
-                f"`kubectl {' '.join(args)}` failed",
-                argv=argv,
-                returncode=done.returncode,
-                log_tail=done.stderr,
-            )
-        return done
-
-    def kubectl_argv(self, *args: str) -> list[str]:
-        """Return the command line with which `kubectl` runs `args`."""
-        from wasmlab.cluster import binary
-
-        argv = [str(binary.ensure()), "kubectl", "--kubeconfig", str(self.kubeconfig)]
-        if self.context:
-            argv += ["--context", self.context]
-        return [*argv, *args]
-
-    def apply(self, manifest: dict[str, Any] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Create or change objects (server-side apply, as field manager ``wasmlab``).
-
-        Parameters
-        ----------
-        manifest : dict or iterable of dict
-            One object or several; without a namespace they go to ``default``.
-
-        Returns
-        -------
-        list of dict
-            The objects as the API server now has them.
-
-        Raises
-        ------
-        ClusterError
-            With what the API server said.
-        """
-        return [self.rest.apply(one) for one in _listed(manifest)]
-
-    def delete(
-        self, manifest: dict[str, Any] | Iterable[dict[str, Any]], *, grace_s: int | None = None
-    ) -> None:
-        """Delete objects; those that do not exist are passed over. Does not wait until they are gone."""
-        for one in _listed(manifest):
-            self.rest.delete(one, grace_s)
-
-    # ---------------------------------------------------------------- pods
-
-    def wait_pod(
-        self,
-        name: str,
-        namespace: str = "default",
-        phase: Sequence[str] = ("Succeeded", "Failed"),
-        timeout_s: float = 30.0,
-    ) -> dict[str, Any]:
-        """Wait until a pod is in one of the phases, by watching it.
-
-        Returns
-        -------
-        dict
-            The pod.
-
-        Raises
-        ------
-        NotReady
-            At the deadline, with the pod's ``events``.
-        """
-
-        def arrived(pod: dict[str, Any] | None) -> bool:
-            return pod is not None and pod["status"].get("phase") in phase
-
-        found = wait_for(
-            self.rest,
-            _pods(namespace),
-            name,
-            arrived,
-            timeout_s,
-            what=f"pod {namespace}/{name} to be {' or '.join(phase)}",
-            events=lambda: [f"{e['reason']}: {e['message']}" for e in self.events(name, namespace)],
-        )
-        assert found is not None
-        return found
-
-    def wait_gone(self, name: str, namespace: str = "default", timeout_s: float = 30.0) -> None:
-        """Wait until a pod no longer exists.
-
-        Raises
-        ------
-        NotReady
-            At the deadline.
-        """
-        wait_for(
-            self.rest,
-            _pods(namespace),
-            name,
-            lambda pod: pod is None,
-            timeout_s,
-            what=f"pod {namespace}/{name} to be gone",
-        )
-
-    def logs(
-        self,
-        name: str,
-        namespace: str = "default",
-        *,
-        container: str | None = None,
-        previous: bool = False,
-        timestamps: bool = False,
-        tail_lines: int | None = None,
-        since_s: int | None = None,
-        limit_bytes: int | None = None,
-    ) -> str:
-        """Return a pod's logs, as ``kubectl logs`` would: through the API server, from the node.
-
-        Raises
-        ------
-        ClusterError
-            With what the API server said, e.g. that the container has not started.
-        """
-        query = {
-            "container": container,
-            "previous": "true" if previous else None,
-            "timestamps": "true" if timestamps else None,
-            "tailLines": tail_lines,
-            "sinceSeconds": since_s,
-            "limitBytes": limit_bytes,
-        }
-        what = f"read the logs of pod {namespace}/{name}"
-        return self.rest.call("GET", f"{_pods(namespace)}/{name}/log", query=query, what=what).decode(
-            errors="replace"
-        )
-
-    def events(self, name: str | None = None, namespace: str = "default") -> list[dict[str, Any]]:
-        """Return the events about an object (or all), oldest first: raw ``v1.Event`` dictionaries."""
-        selector = f"involvedObject.name={name}" if name else None
-        items: list[dict[str, Any]] = self.rest.get(
-            f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector
-        )["items"]
-        return sorted(items, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
-
     # ---------------------------------------------------------------- nodes
-
-    def node(self, name: str) -> dict[str, Any] | None:
-        """Return a Node, or None."""
-        items = self.rest.get(_NODES, fieldSelector=f"metadata.name={name}")["items"]
-        return items[0] if items else None
-
-    def csr_state(self, name: str) -> str | None:
-        """Return ``"Pending"``, ``"Approved"``, ``"Denied"``, ``"Failed"`` or ``"Issued"``; None if it is absent."""
-        items = self.rest.get(_CSRS, fieldSelector=f"metadata.name={name}")["items"]
-        return _csr_state(items[0]) if items else None
-
-    def approve_csr(self, name: str, timeout_s: float = 30.0) -> None:
-        """Approve a certificate signing request, waiting for it to appear: ``kubectl certificate approve``.
-
-        Raises
-        ------
-        NotReady
-            If it has not appeared by the deadline.
-        ClusterError
-            If it was denied, or the API server refuses.
-        """
-        request = wait_for(
-            self.rest,
-            _CSRS,
-            name,
-            lambda csr: csr is not None,
-            timeout_s,
-            what=f"certificate signing request {name} to appear",
-        )
-        assert request is not None
-        if (state := _csr_state(request)) != "Pending":
-            if state in ("Denied", "Failed"):
-                raise ClusterError(
-                    f"certificate signing request {name} is {state.lower()}",
-                    remedy=f"`kubectl delete csr {name}`; the node sends a new one",
-                )
-            return
-        approval = {
-            "type": "Approved",
-            "status": "True",
-            "reason": "WasmlabApprove",
-            "message": "Approved by wasmlab on behalf of its user",
-        }
-        request["status"]["conditions"] = [*request["status"].get("conditions", []), approval]
-        self.rest.call("PUT", f"{_CSRS}/{name}/approval", body=request, what=f"approve {name}")
-
-    def bootstrap_kubeconfig(self, path: Path | str) -> Path:
-        """Make a bootstrap token, valid for a day, and write the kubeconfig with which a node asks to join.
-
-        Returns
-        -------
-        Path
-            `path`, written with mode 0600.
-        """
-        import yaml
-
-        if self.plane is None:  # an embedded control plane has the grants from its start
-            self.apply(manifests.bootstrap_bindings())
-        alphabet = string.ascii_lowercase + string.digits
-        token_id, secret = ("".join(secrets.choice(alphabet) for _ in range(n)) for n in (6, 16))
-        expires = (datetime.now(UTC) + _TOKEN_LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self.apply(manifests.bootstrap_token(token_id, secret, expires))
-        config = manifests.kubeconfig(
-            self.server, base64.b64encode(self.ca).decode(), {"token": f"{token_id}.{secret}"}
-        )
-        target = Path(path)
-        atomic_write(target, yaml.safe_dump(config, sort_keys=False))
-        return target
 
     def add_node(
         self,
@@ -638,22 +340,6 @@ class Cluster:
 
     # ---------------------------------------------------------------- inside
 
-    def _forget_client(self) -> None:
-        """The next request makes a new client: the credentials of a new start are new."""
-        self.__dict__.pop("rest", None)
-        if (api := self.__dict__.pop("api", None)) is not None:
-            api.close()
-
-    def _kubeconfig_entry(self, section: str, kind: str) -> dict[str, Any]:
-        import yaml
-
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        wanted = self.context or config["current-context"]
-        context = next(entry["context"] for entry in config["contexts"] if entry["name"] == wanted)
-        entry = next(entry for entry in config[section] if entry["name"] == context[kind])
-        found: dict[str, Any] = entry[kind]
-        return found
-
     def _find_nodes(self) -> None:
         """Make handles for agents that another process started."""
         if self.state is None:
@@ -669,53 +355,3 @@ class Cluster:
                     args=tuple(record.get("args", ())),
                     detach=True,
                 )
-
-    def _update_node_kubeconfigs(self) -> None:
-        """Point nodes of an earlier run to where the API server is now, if somebody took its port meanwhile."""
-        import yaml
-
-        assert self.state is not None
-        server = self.server
-        for name in self.state.node_names():
-            for path in (
-                self.state.node(name) / "kubeconfig",
-                self.state.node(name) / "bootstrap.kubeconfig",
-            ):
-                with contextlib.suppress(OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
-                    config = yaml.safe_load(path.read_text())
-                    if config["clusters"][0]["cluster"]["server"] != server:
-                        config["clusters"][0]["cluster"]["server"] = server
-                        atomic_write(path, yaml.safe_dump(config, sort_keys=False))
-
-
-def check_node_name(name: str) -> None:
-    """Refuse what cannot be the name of a Node.
-
-    Raises
-    ------
-    ClusterError
-        If it is no DNS label (a Node may have dots, but its name is a label's value too: at most 63 characters).
-    """
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?", name):
-        raise ClusterError(f"{name!r} cannot be the name of a Node", remedy="use a-z, 0-9, '-' and '.'")
-
-
-def _pods(namespace: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods"
-
-
-def _csr_state(request: dict[str, Any]) -> str:
-    status = request.get("status", {})
-    conditions = {condition["type"] for condition in status.get("conditions", [])}
-    for bad in ("Denied", "Failed"):
-        if bad in conditions:
-            return bad
-    if "Approved" in conditions:
-        return "Issued" if status.get("certificate") else "Approved"
-    return "Pending"
-
-
-def _listed(manifest: dict[str, Any] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    if isinstance(manifest, dict):
-        return list(manifest["items"]) if manifest.get("kind") == "List" else [manifest]
-    return list(manifest)

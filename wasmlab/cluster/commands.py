@@ -41,7 +41,8 @@ def up(
 ) -> None:
     """Start a control plane, a registry and a WASM node, and return when they are ready; they go on."""
     from wasmlab.cluster import binary
-    from wasmlab.cluster.cluster import Cluster, check_node_name
+    from wasmlab.cluster.cluster import Cluster
+    from wasmlab.cluster.nodes import check_node_name
     from wasmlab.console import say, step
     from wasmlab.engines import names
     from wasmlab.errors import ClusterError

@@ -105,10 +105,15 @@ class ControlPlane:
     def _explain(self, error: ProcessError) -> Exception:
         """Find its last words ("error: ...", then "try: ..."), or why the Go runtime ended it."""
         text = tail(self.state.log, 400)
-        if error.returncode in (_IN_USE, _UNUSABLE) and (said := re.search(r"(?ms)^error: (.*)\Z", text)):
-            message, _, remedy = said[1].partition("\ntry: ")
-            return ClusterError(message.strip(), remedy=remedy.strip() or None, returncode=error.returncode)
-        if crash := re.search(r"(?m)^(panic|fatal error): .*$", text):
+        if said := re.search(r"(?ms)^error: (.*)\Z", text):
+            message, _, remedy = (part.strip() for part in said[1].partition("\ntry: "))
+            if error.returncode in (_IN_USE, _UNUSABLE):
+                return ClusterError(message, remedy=remedy or None, returncode=error.returncode)
+            error.message += f": {message.splitlines()[0]}"
+            error.remedy = remedy or "give it more time if the machine is busy; its whole log is " + str(
+                self.state.log
+            )
+        elif crash := re.search(r"(?m)^(panic|fatal error): .*$", text):
             error.message += f": {crash[0]}"  # far above the last lines, which are of a stack trace
         return error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -211,3 +213,27 @@ def _epoch(timestamp: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(timestamp).timestamp()
+
+
+def check_node_name(name: str) -> None:
+    """Refuse what cannot be the name of a Node.
+
+    Raises
+    ------
+    ClusterError
+        If it is no DNS label (a Node may have dots, but its name is a label's value too: at most 63 characters).
+    """
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?", name):
+        raise ClusterError(f"{name!r} cannot be the name of a Node", remedy="use a-z, 0-9, '-' and '.'")
+
+
+def point_to(directory: Path, server: str) -> None:
+    """Point a node of an earlier run to where the API server is now: somebody may have taken its port meanwhile."""
+    import yaml
+
+    for path in (directory / "kubeconfig", directory / "bootstrap.kubeconfig"):
+        with contextlib.suppress(OSError, yaml.YAMLError, KeyError, IndexError, TypeError):
+            config = yaml.safe_load(path.read_text())
+            if config["clusters"][0]["cluster"]["server"] != server:
+                config["clusters"][0]["cluster"]["server"] = server
+                atomic_write(path, yaml.safe_dump(config, sort_keys=False))

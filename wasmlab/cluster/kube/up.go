@@ -10,9 +10,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -194,7 +196,21 @@ func (p *plane) run(name string, component func(context.Context) error) {
 	})
 }
 
+// stopping changes what a fatal error means. The API server calls one when it is stopped while its start-up hooks
+// run; by then that only has to end the hook, not this process, which still has something to say and to stop.
+var stopping atomic.Bool
+
+func init() {
+	klog.OsExit = func(code int) {
+		if stopping.Load() {
+			runtime.Goexit()
+		}
+		os.Exit(code)
+	}
+}
+
 func (p *plane) stop() {
+	stopping.Store(true)
 	for len(p.stops) > 0 {
 		last := len(p.stops) - 1
 		p.stops[last]()

@@ -1,0 +1,142 @@
+"""What one does with a cluster: apply, wait, read logs and events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from wasmlab.cluster.access import Access
+from wasmlab.cluster.wait import wait_for
+
+
+class Workloads(Access):
+    """Objects and pods of a cluster."""
+
+    def apply(self, manifest: dict[str, Any] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Create or change objects (server-side apply, as field manager ``wasmlab``).
+
+        Parameters
+        ----------
+        manifest : dict or iterable of dict
+            One object or several; without a namespace they go to ``default``.
+
+        Returns
+        -------
+        list of dict
+            The objects as the API server now has them.
+
+        Raises
+        ------
+        ClusterError
+            With what the API server said.
+        """
+        return [self.rest.apply(one) for one in _listed(manifest)]
+
+    def delete(
+        self, manifest: dict[str, Any] | Iterable[dict[str, Any]], *, grace_s: int | None = None
+    ) -> None:
+        """Delete objects; those that do not exist are passed over. Does not wait until they are gone."""
+        for one in _listed(manifest):
+            self.rest.delete(one, grace_s)
+
+    def wait_pod(
+        self,
+        name: str,
+        namespace: str = "default",
+        phase: Sequence[str] = ("Succeeded", "Failed"),
+        timeout_s: float = 30.0,
+    ) -> dict[str, Any]:
+        """Wait until a pod is in one of the phases, by watching it.
+
+        Returns
+        -------
+        dict
+            The pod.
+
+        Raises
+        ------
+        NotReady
+            At the deadline, with the pod's ``events``.
+        """
+
+        def arrived(pod: dict[str, Any] | None) -> bool:
+            return pod is not None and pod["status"].get("phase") in phase
+
+        found = wait_for(
+            self.rest,
+            _pods(namespace),
+            name,
+            arrived,
+            timeout_s,
+            what=f"pod {namespace}/{name} to be {' or '.join(phase)}",
+            events=lambda: [f"{e['reason']}: {e['message']}" for e in self.events(name, namespace)],
+        )
+        assert found is not None
+        return found
+
+    def wait_gone(self, name: str, namespace: str = "default", timeout_s: float = 30.0) -> None:
+        """Wait until a pod no longer exists.
+
+        Raises
+        ------
+        NotReady
+            At the deadline.
+        """
+        wait_for(
+            self.rest,
+            _pods(namespace),
+            name,
+            lambda pod: pod is None,
+            timeout_s,
+            what=f"pod {namespace}/{name} to be gone",
+        )
+
+    def logs(
+        self,
+        name: str,
+        namespace: str = "default",
+        *,
+        container: str | None = None,
+        previous: bool = False,
+        timestamps: bool = False,
+        tail_lines: int | None = None,
+        since_s: int | None = None,
+        limit_bytes: int | None = None,
+    ) -> str:
+        """Return a pod's logs, as ``kubectl logs`` would: through the API server, from the node.
+
+        Raises
+        ------
+        ClusterError
+            With what the API server said, e.g. that the container has not started.
+        """
+        query = {
+            "container": container,
+            "previous": "true" if previous else None,
+            "timestamps": "true" if timestamps else None,
+            "tailLines": tail_lines,
+            "sinceSeconds": since_s,
+            "limitBytes": limit_bytes,
+        }
+        what = f"read the logs of pod {namespace}/{name}"
+        return self.rest.call("GET", f"{_pods(namespace)}/{name}/log", query=query, what=what).decode(
+            errors="replace"
+        )
+
+    def events(self, name: str | None = None, namespace: str = "default") -> list[dict[str, Any]]:
+        """Return the events about an object (or all), oldest first: raw ``v1.Event`` dictionaries."""
+        selector = f"involvedObject.name={name}" if name else None
+        items: list[dict[str, Any]] = self.rest.get(
+            f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector
+        )["items"]
+        return sorted(items, key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+
+
+def _pods(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
+
+
+def _listed(manifest: dict[str, Any] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    if isinstance(manifest, dict):
+        return list(manifest["items"]) if manifest.get("kind") == "List" else [manifest]
+    return list(manifest)
