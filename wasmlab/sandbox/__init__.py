@@ -6,9 +6,10 @@
 ...     outcome.exit_code, outcome.stdout
 (0, b'hello from stdout!...')
 
-How it is cut: `spec` (what to run, how it ended), `protocol` (messages), `limits` and `worker` (the process a guest
-runs in), `verdict` (what an ended process means), `logs` (CRI log pump), `records` (runs on disk), `zygote` (forks,
-watches, reaps), `launch` (starts a zygote), `client` and `aio` (faces), `direct` (one run with no zygote).
+How it is cut: `spec` (what to run, how it ended), `protocol` (messages), `limits`, `stdio` and `worker` (the process a
+guest runs in), `verdict` (what an ended process means), `logs` (CRI log pump), `records` (runs on disk); of these
+`loop`, `pool`, `runs` and `peers` make a `zygote`; `launch` starts one; `client` and `aio` are the faces; `direct` is
+one run with no zygote.
 """
 
 from __future__ import annotations
