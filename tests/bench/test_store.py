@@ -126,5 +126,30 @@ def test_where_line() -> None:
     assert line == "2026-11-24 on 2 cores of AMD EPYC, 24 GiB, Linux 6.1"
 
 
+def test_a_busy_machine_is_said_with_the_results() -> None:
+    one = results(cpu_model="AMD EPYC", cores=2, memory_gib=24, kernel="6.1.5")
+    one.conditions[0]["load_1min_before"] = 0.4
+    assert "busy" not in one.where
+    one.conditions[0]["load_1min_before"] = 7.5
+    assert one.where.endswith("Linux 6.1, busy with other work (load 8)")
+
+
+def test_the_recorded_run_is_complete_small_and_marked() -> None:
+    from wasmlab.modules.files import data_dir
+
+    path = data_dir("recorded", "bench.parquet")
+    assert path.stat().st_size < 300_000
+    recorded = store.load_recorded()
+    assert recorded.is_recorded
+    assert recorded.plan["interrupted"] is False
+    arms = {(row["path"], row["engine"], row["mode"], row["workload"]) for row in recorded.rows if row["ok"]}
+    for engine in ("wasmtime", "wasmer"):
+        assert {
+            (path, engine, mode, "hello") for path in ("local", "node") for mode in ("cold", "cached", "warm")
+        } <= arms
+        assert ("local", engine, "warm", "python") in arms
+    assert ("control", "native", "exec", "true") in arms
+
+
 def test_sessions_are_unique() -> None:
     assert store.new_session() != store.new_session()

@@ -71,6 +71,7 @@ COLUMNS = (
     "started_at",
     "fingerprint",
 )
+BUSY_LOAD = 1.5
 _METADATA_KEY = b"wasmlab"
 _FORMAT = 1
 
@@ -130,9 +131,12 @@ class Results:
 
     @property
     def where(self) -> str:
-        """When and where, in one line: ``"2026-11-24 on 2 cores of ..."``."""
+        """When and where, in one line: ``"2026-11-24 on 2 cores of ..."``, and whether others used the machine."""
         day = self.conditions[0]["started_at"][:10] if self.conditions else "unknown date"
-        return f"{day} on {describe(self.environment)}"
+        line = f"{day} on {describe(self.environment)}"
+        load = self.conditions[0].get("load_1min_before", 0.0) if self.conditions else 0.0
+        # Before anything was started, load is somebody else's work: the times are then not those of the machine.
+        return f"{line}, busy with other work (load {load:.0f})" if load > BUSY_LOAD else line
 
     def save(self, path: Path) -> Path:
         """Write ``<path>`` (Parquet) and a JSON file beside it that says where and how it was measured.
