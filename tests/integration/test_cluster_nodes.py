@@ -106,3 +106,34 @@ def test_up_that_fails_late_leaves_nothing(tmp_path: Path) -> None:
     assert f"cannot create the directory {root}/nodes/wasm-node" in up.stderr
     assert "Traceback" not in up.stderr
     assert processes_with(str(root)) == []
+
+
+def test_a_killed_parent_leaves_neither_agent_nor_module_nor_directory(
+    tmp_path: Path, fixtures_dir: Path
+) -> None:
+    """What a notebook's kernel looks like when it is restarted in the middle of something."""
+    code = """
+import sys, tempfile, time
+from pathlib import Path
+tempfile.tempdir = sys.argv[1]
+from tests.integration.test_cluster_nodes import push
+from wasmlab.cluster import Cluster, wasm_pod
+cluster = Cluster.embedded()
+cluster.apply(wasm_pod("forever", push(cluster, Path(sys.argv[2]), "loop")))
+cluster.wait_pod("forever", phase=["Running"])
+print(cluster.dir, flush=True)
+time.sleep(100)
+"""
+    argv = [sys.executable, "-c", code, str(tmp_path), str(fixtures_dir / "loop.wasm")]
+    parent = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    root = parent.stdout.readline().strip()
+    assert root.startswith(str(tmp_path))
+    names = {line.split()[3] for line in processes_with(f"{root}/")}
+    assert names >= {"wasmlab.cli", "wasmlab.sandbox.zygote"}, names
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while processes_with(root) or Path(root).exists():
+        assert time.monotonic() < deadline, processes_with(root)
+        time.sleep(0.1)

@@ -105,7 +105,8 @@ class Cluster(Joining):
         root = Path(tempfile.mkdtemp(prefix="wasmlab-")) if dir is None else Path(dir).absolute()
         state = StateDir(root)
         # Only a directory that is kept has to survive a power cut; a crash of the program is survived either way.
-        plane = ControlPlane(state, detach=detach, options=() if temporary else ("--fsync",))
+        options = () if temporary else ("--fsync",)
+        plane = ControlPlane(state, detach=detach, ephemeral=temporary, options=options)
         cluster = cls(kubeconfig=state.kubeconfig, state=state, plane=plane, temporary=temporary)
         cluster._timeout_s = timeout_s
         try:

@@ -29,13 +29,23 @@ class ControlPlane:
     detach : bool
         Let it outlive this process. Else it ends when this process ends, however that happens: it holds one end of a
         pipe of which this process holds the other.
+    ephemeral : bool
+        The directory goes when this process has ended.
     options : sequence of str
         More command line flags of ``wasmlab-kube up``.
     """
 
-    def __init__(self, state: StateDir, *, detach: bool = False, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        state: StateDir,
+        *,
+        detach: bool = False,
+        ephemeral: bool = False,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.state = state
         self.detach = detach
+        self.ephemeral = ephemeral
         self.options = options
         self._child: Child | None = None
         self._pipe: int | None = None
@@ -76,7 +86,7 @@ class ControlPlane:
         pass_fds: tuple[int, ...] = ()
         if not self.detach:
             theirs, self._pipe = os.pipe()
-            argv += ["--parent-fd", str(theirs)]
+            argv += ["--parent-fd", str(theirs), *(("--ephemeral",) if self.ephemeral else ())]
             pass_fds = (theirs,)
         try:
             # No PDEATHSIG: it follows the starting *thread*, and notebooks and servers start things from threads.

@@ -98,7 +98,9 @@ class NodeHandle:
             bootstrap = self.cluster.bootstrap_kubeconfig(self.dir / "bootstrap.kubeconfig")
             argv += ["--bootstrap-kubeconfig", str(bootstrap)]
         argv += self.args
-        self.child = Child(argv, log=self.log, die_with_parent=not self.detach)
+        # An embedded control plane notices the end of this process, whichever thread started what, and then ends
+        # the agents and their sandboxes. Under a foreign cluster the kernel's signal has to do.
+        self.child = Child(argv, log=self.log, die_with_parent=self.cluster.plane is None)
         record = {
             "pid": self.child.pid,
             "start_ticks": start_time_ticks(self.child.pid),

@@ -36,7 +36,8 @@ func up(args []string) error {
 	dir := flags.String("dir", "", "directory of the control plane's state; created if missing")
 	apiPort := flags.Int("api-port", 0, "port of the API server; 0 takes the one it had, or a free one")
 	registryPort := flags.Int("registry-port", 0, "port of the registry; likewise")
-	parent := flags.Int("parent-fd", -1, "a pipe: when its other end is closed, stop")
+	parent := flags.Int("parent-fd", -1, "a pipe: when its other end is closed, stop, and end the lab's nodes too")
+	ephemeral := flags.Bool("ephemeral", false, "with --parent-fd: then remove the directory")
 	timeout := flags.Duration("timeout", 60*time.Second, "fail if not ready by then")
 	fsync := flags.Bool("fsync", false, "survive a power cut (slower writes); a crash of this program is survived anyway")
 	services := flags.String("service-cidr", "10.96.0.0/16", "range of the Services' addresses")
@@ -72,13 +73,23 @@ func up(args []string) error {
 
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
+	var abandoned atomic.Bool
 	if *parent >= 0 {
 		go func() {
 			_, _ = os.NewFile(uintptr(*parent), "parent").Read(make([]byte, 1))
 			klog.Info("the parent process has ended")
+			abandoned.Store(true)
 			cancel()
 		}()
 	}
+	defer func() { // what the parent would do if it could
+		if abandoned.Load() {
+			endOrphans(l.path("nodes"), stopGrace)
+			if *ephemeral {
+				_ = os.RemoveAll(l.root)
+			}
+		}
+	}()
 
 	was := l.readState()
 	api, err := listen(*apiPort, was.APIPort)
