@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.node.lab import until
+from tests.node.lab import push, retire, until
+from wasmlab.cluster import manifests
 from wasmlab.node import csr
 
 pytestmark = pytest.mark.integration
@@ -25,7 +26,9 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def manual(cluster: Any) -> Iterator[dict[str, Any]]:
     """A node that somebody approves by hand, and what could be seen before."""
-    handle = cluster.add_node("manual", wait=False, approve=False, args=("--node-check-s", "0.5"))
+    handle = cluster.add_node(
+        "manual", wait=False, approve=False, args=("--node-check-s", "0.5", "--restart-semantics", "krustlet")
+    )
     try:
         until("the request appears", lambda: cluster.csr_state("manual-tls") == "Pending")
         time.sleep(1.0)
@@ -34,7 +37,7 @@ def manual(cluster: Any) -> Iterator[dict[str, Any]]:
         handle.wait_ready(20, approve=False)
         yield {"handle": handle, "before": before}
     finally:
-        handle.stop()
+        retire(cluster, handle)
 
 
 def test_it_joins_only_after_approval(manual: dict[str, Any]) -> None:
@@ -83,6 +86,19 @@ def test_a_deleted_node_object_comes_back(cluster: Any, manual: dict[str, Any]) 
         lambda: (node := cluster.node("manual")) and node["metadata"]["uid"] != before and node,
     )
     assert any(c["type"] == "Ready" and c["status"] == "True" for c in found["status"]["conditions"])
+
+
+def test_the_articles_pod_verbatim_on_a_krustlet_node(
+    cluster: Any, manual: dict[str, Any], unique: Any
+) -> None:
+    name = unique("verbatim")
+    pod = manifests.article_pod(name, push(cluster, "hello"))
+    pod["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "manual"}  # other tests may have other nodes
+    cluster.apply(pod)
+    status = cluster.wait_pod(name)["status"]
+    assert (status["phase"], status["reason"], status["message"]) == ("Succeeded", "Completed", "Completed")
+    end = status["containerStatuses"][0]["state"]["terminated"]
+    assert (end["exitCode"], end["message"], end.get("reason")) == (0, "Module run completed", None)
 
 
 def test_keys_are_private(manual: dict[str, Any]) -> None:

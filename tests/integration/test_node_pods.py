@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.lab import HELLO, NodeLab, push, terminated, until
+from tests.node.lab import HELLO, NodeLab, push, retire, terminated, until
 from tests.oci.fake_registry import FakeRegistry, TokenService
 from wasmlab.cluster import manifests
 from wasmlab.oci import Client
@@ -27,7 +27,7 @@ HELLO_OUTPUT = "hello from stdout!\nhello from stderr!\nArgs are: []\n"
 def lab(cluster: Any) -> Iterator[NodeLab]:
     node = cluster.add_node("pods", args=("--backoff-base-s", "1.0"))
     yield NodeLab(cluster, node)
-    node.stop()
+    retire(cluster, node)
 
 
 @pytest.fixture(scope="module")

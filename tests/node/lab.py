@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from wasmlab.cluster import manifests
+from wasmlab.errors import ClusterError
 from wasmlab.oci import Client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +36,13 @@ def until(what: str, probe: Callable[[], Any], timeout_s: float = 20.0) -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {timeout_s:g} s; last: {answer!r}")
         time.sleep(POLL_S)
+
+
+def retire(cluster: Any, node: Any) -> None:
+    """Stop a node and remove its object: the scheduler would go on using it until its Lease has run out."""
+    node.stop()
+    with contextlib.suppress(ClusterError):
+        cluster.rest.call("DELETE", f"/api/v1/nodes/{node.name}")
 
 
 class NodeLab:

@@ -11,7 +11,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasmlab.errors import PrerequisiteError, WasmlabError
 from wasmlab.node import bootstrap, log, registration
@@ -27,6 +27,9 @@ from wasmlab.node.services import Services
 from wasmlab.node.spans import SpanLog
 from wasmlab.node.watch import Reflector
 from wasmlab.paths import file_lock, private_dir
+
+if TYPE_CHECKING:
+    from wasmlab.oci.credentials import Credentials
 
 _SETTLE_S = 2.0
 _DRAIN_S = 30.0
@@ -125,7 +128,13 @@ class NodeAgent:
 
         config = self.config
         client = AsyncClient(plain_http=config.plain_http or None, ca_file=config.registry_ca)
-        images = Images(ModuleStore(config.dir / "modules"), client, api, parallel=config.parallel_pulls)
+        images = Images(
+            ModuleStore(config.dir / "modules"),
+            client,
+            api,
+            parallel=config.parallel_pulls,
+            own=_own_credentials(),
+        )
         recorder = Recorder(api, config.node_name, loaded=lambda: self._busy_now() > _LOADED)
         spans = SpanLog(config.spans_file)
         services = Services(
@@ -210,3 +219,14 @@ class NodeAgent:
         if self._manager is not None and now > self._counted_at + _COUNT_EVERY_S:
             self._counted_at, self._busy = now, self._manager.busy
         return self._busy
+
+
+def _own_credentials() -> Credentials | None:
+    """What the node itself may pull with; a broken file must not keep the node from running public modules."""
+    from wasmlab.oci.credentials import Credentials
+
+    try:
+        return Credentials.from_docker_config()
+    except WasmlabError as error:
+        log.warning("the node's own registry credentials cannot be used", error=error.message)
+        return None

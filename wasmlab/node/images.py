@@ -58,9 +58,20 @@ class Images:
         For pull secrets.
     parallel : int
         How many pulls at once.
+    own : Credentials, optional
+        The node's (``~/.docker/config.json``), asked after the pod's.
     """
 
-    def __init__(self, store: ModuleStore, client: AsyncClient, api: KubeApi, *, parallel: int) -> None:
+    def __init__(
+        self,
+        store: ModuleStore,
+        client: AsyncClient,
+        api: KubeApi,
+        *,
+        parallel: int,
+        own: Credentials | None = None,
+    ) -> None:
+        self._own = own
         self._store = store
         self._client = client
         self._api = api
@@ -134,12 +145,13 @@ class Images:
     async def _credentials(self, pod: Json) -> Credentials | None:
         from wasmlab.oci.credentials import Credentials
 
-        found: Credentials | None = None
+        found = self._own
         for reference in pod["spec"].get("imagePullSecrets") or ():
             secret = await self._secret(pod["metadata"]["namespace"], reference.get("name", ""))
             if secret is not None:
                 one = Credentials.from_pull_secret(secret)
-                found = one if found is None else found | one
+                # The pod's own first: they are for exactly this.
+                found = one if found is None else one | found
         return found
 
     async def _secret(self, namespace: str, name: str) -> Json | None:

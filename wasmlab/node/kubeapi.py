@@ -83,6 +83,8 @@ class KubeApi:
             json_serialize=lambda value: orjson.dumps(value).decode(),
             auto_decompress=True,
         )
+        # Waiting for a connection must not count against a request's deadline: a thousand deletions take their time.
+        self._slots = asyncio.Semaphore(connections)
         # Watches have connections of their own: they must not wait for a free one, nor hold one.
         self._watches = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
@@ -154,9 +156,12 @@ class KubeApi:
         data = None if body is None else orjson.dumps(body)
         headers = {"Content-Type": content_type} if data is not None else None
         try:
-            async with self._session.request(
-                method, self.server + path, data=data, params=params, headers=headers
-            ) as response:
+            async with (
+                self._slots,
+                self._session.request(
+                    method, self.server + path, data=data, params=params, headers=headers
+                ) as response,
+            ):
                 raw = await response.read()
         except NO_ANSWER as error:
             raise ApiUnavailable(

@@ -16,7 +16,8 @@ from enum import Enum
 from wasmlab.node import log
 from wasmlab.node.kubeapi import STRATEGIC, ApiError, ApiUnavailable, Json, KubeApi
 
-_MAX_WAIT_S = 10.0
+_MAX_WAIT_S = 3.0
+_MAX_REFUSED_S = 60.0
 
 
 class Urgency(Enum):
@@ -136,7 +137,9 @@ class StatusWriter:
                     log.warning("cannot write a status; trying on", pod=self._name, error=error.message)
                 self._dirty = True
                 self._due = loop.time() + wait_s * random.uniform(0.5, 1.5)
-                wait_s = min(_MAX_WAIT_S, wait_s * 2)
+                # An API server that is away is back soon; one that refuses will go on refusing for a while.
+                refused = isinstance(error, ApiError) and not error.transient
+                wait_s = min(_MAX_REFUSED_S if refused else _MAX_WAIT_S, wait_s * 2)
         self._idle.set()
 
     def _worth_retrying(self, error: ApiError) -> bool:

@@ -17,7 +17,7 @@ from wasmlab.node.kubeapi import ApiError, ApiUnavailable, Json, KubeApi
 
 _WATCH_S = (300, 600)  # the server ends a watch after this long, as client-go asks for
 _SILENCE_S = 150.0
-_MIN_WAIT_S, _MAX_WAIT_S = 0.05, 5.0
+_MIN_WAIT_S, _MAX_WAIT_S = 0.05, 3.0
 
 
 @dataclass
