@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from wasmlab import engines
 from wasmlab.engines import CompileCache, base
 from wasmlab.errors import InvalidModule, PrerequisiteError, Unsupported
-from wasmlab.sandbox import Preopen, RunSpec, Sandbox
+from wasmlab.sandbox import AsyncSandbox, Preopen, RunSpec, Sandbox
 
 
 @pytest.fixture(params=engines.names())
@@ -128,6 +129,24 @@ def test_component_runs_on_wasmtime(tmp_path, body, code, trap):
         for cold in (False, True):
             outcome = sandbox.run(spec, cold=cold)
             assert (outcome.exit_code, outcome.trap) == (code, trap), outcome.message
+
+
+async def test_component_prints_to_descriptors_and_to_logs(tmp_path):
+    import wasmtime
+
+    path = tmp_path / "c.wasm"
+    path.write_bytes(wasmtime.wat2wasm(Path(__file__).with_name("component_hello.wat").read_text()))
+    spec = RunSpec(str(path), "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest(), ("c",))
+    cache = CompileCache(tmp_path / "cache")
+    sandbox = await AsyncSandbox.connect("wasmtime", tmp_path / "z", cache=cache)
+    try:
+        outcome = await (await sandbox.start("one", spec, log_path=tmp_path / "log")).wait()
+        assert outcome.exit_code == 0, outcome.message
+        assert (tmp_path / "log").read_text().endswith(" stdout F component says hello\n")
+        captured = await asyncio.to_thread(Sandbox("wasmtime", cache=cache, dir=tmp_path / "z").run, spec)
+        assert captured.stdout == b"component says hello\n"
+    finally:
+        await sandbox.shutdown()
 
 
 def test_component_is_refused_by_wasmer(tmp_path):
