@@ -84,7 +84,7 @@ def test_both_engines(lab: NodeLab, images: dict[str, str], unique: Name, engine
         *("seen", "pulled", "compiled", "started", "first_byte", "exited", "status_written")
     ]
     ends = [s[2] for s in spans["spans"]]
-    assert ends == sorted(ends) or engine == "wasmer"
+    assert ends == sorted(ends)
 
 
 def test_events_of_a_good_pod(lab: NodeLab, images: dict[str, str], unique: Name) -> None:

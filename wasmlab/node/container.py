@@ -274,7 +274,7 @@ class ContainerTask:
         record.run_id = str(run_id)
         record.started_at = began
         record.move(State.RUNNING)
-        self._pod.spans.mark("started")
+        told_ns = time.monotonic_ns()
         if not run.done:
             self._pod.changed(Urgency.HELD)
         try:
@@ -282,6 +282,9 @@ class ContainerTask:
                 await self.stop(signal.SIGTERM)
             outcome = await self._services.runtime.outcome(self.engine, run_id, run)
             end = outcomes.ended(outcome, str(run_id))
+            # When the module began, by the sandbox; this agent was told a little later, under load after the end.
+            spawned = outcome.span("spawn")
+            self._pod.spans.mark("started", spawned.end_ns if spawned is not None else told_ns)
             first = outcome.span("first_byte")
             if first is not None:
                 self._pod.spans.mark("first_byte", first.end_ns)

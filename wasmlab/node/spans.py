@@ -26,7 +26,9 @@ class PodSpans:
 
     def mark(self, phase: str, end_ns: int | None = None) -> None:
         """Note a phase; only the first time counts (a restarted container is another story)."""
-        self.ends.setdefault(phase, time.monotonic_ns() if end_ns is None else end_ns)
+        moment = time.monotonic_ns() if end_ns is None else end_ns
+        # A run taken up from an earlier agent began before this one saw the pod.
+        self.ends.setdefault(phase, max(self.seen_ns, moment))
 
 
 class SpanLog:
