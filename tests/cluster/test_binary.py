@@ -59,6 +59,20 @@ def test_it_is_built_once(fake_go, tmp_path: Path) -> None:  # type: ignore[no-u
     assert len(count.read_text().split()) == 1
 
 
+def test_old_binaries_do_not_pile_up(fake_go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    fake_go("true")
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "go.mod").write_text("require k8s.io/kubernetes v1.37.2")
+    monkeypatch.setattr(binary, "SOURCES", sources)
+    built = []
+    for number in range(5):
+        (sources / "main.go").write_text(str(number))
+        built.append(binary.ensure(progress=False))
+        os.utime(built[-1], (number, number))
+    assert [path.exists() for path in built] == [False, False, True, True, True]
+
+
 def test_two_builders_build_once(fake_go) -> None:  # type: ignore[no-untyped-def]
     count = fake_go("sleep 0.5")
     argv = [sys.executable, "-m", "wasmlab.cluster.binary"]

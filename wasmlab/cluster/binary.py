@@ -33,6 +33,7 @@ OVERRIDE = "WASMLAB_KUBE"
 _LOCK_TIMEOUT_S = 3600.0
 _REPORT_EVERY_S = 15.0
 _TAIL_LINES = 25
+_KEEP = 3
 
 
 def key(go: gotoolchain.Go) -> str:
@@ -84,7 +85,16 @@ def ensure(*, progress: bool = True) -> Path:
     with file_lock(path.parent / "lock", _LOCK_TIMEOUT_S, what="the build of the control plane"):
         if not path.exists():
             _build(go, path, progress)
+            _prune(path)
     return path
+
+
+def _prune(current: Path) -> None:
+    """Remove all but the newest few binaries: they are 160 MB each, and every change of the sources makes one."""
+    others = [path for path in current.parent.parent.glob(f"*/{NAME}") if path != current]
+    for path in sorted(others, key=lambda one: one.stat().st_mtime, reverse=True)[_KEEP - 1 :]:
+        # The lock beside it stays, since somebody may be waiting for it. A process that runs from it goes on.
+        path.unlink(missing_ok=True)
 
 
 def _override() -> Path | None:

@@ -80,7 +80,7 @@ class ControlPlane:
             "--dir",
             str(self.state.root),
             "--timeout",
-            f"{timeout_s:g}s",
+            f"{timeout_s:.3f}s",
             *self.options,
         ]
         pass_fds: tuple[int, ...] = ()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasmlab.cluster import processes
+from wasmlab.cluster.rest import Unreachable
 from wasmlab.errors import BootstrapError, ClusterError
 from wasmlab.paths import atomic_write, private_dir
 from wasmlab.process import Child, start_time_ticks
@@ -135,7 +136,11 @@ class NodeHandle:
                     remedy=f"see its whole log in {self.log}",
                     node=self.name,
                 )
-            state = self.cluster.csr_state(request)
+            try:
+                state = self.cluster.csr_state(request)
+                ready = self.ready()
+            except Unreachable:  # the API server may be restarting under us: the deadline is the judge
+                state, ready = None, False
             if state == "Denied":
                 raise BootstrapError(
                     f"the certificate request {request} was denied",
@@ -144,7 +149,7 @@ class NodeHandle:
                 )
             if state == "Pending" and approve:
                 self.cluster.approve_csr(request, timeout_s=5)
-            elif self.ready():
+            elif ready:
                 return
             if time.monotonic() >= deadline:
                 waiting = (
