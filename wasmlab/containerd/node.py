@@ -401,17 +401,27 @@ class ContainerdNode:
         return False
 
     def _reachable(self) -> bool:
-        """Whether the API server reaches the kubelet: it serves only once its certificate has been issued."""
+        """Whether the API server reaches the kubelet, and the kubelet knows its pods.
+
+        It serves only once its certificate has been issued, and after a restart it answers "not found" for pods that
+        it has not heard of yet.
+        """
         try:
-            self.cluster.rest.call("GET", f"{_NODES}/{self.name}/proxy/healthz", timeout_s=5)
+            known = self.cluster.rest.call("GET", f"{_NODES}/{self.name}/proxy/pods", timeout_s=5)
         except ClusterError:
             return False
-        return True
+        uids = {pod["metadata"]["uid"] for pod in json.loads(known).get("items") or []}
+        return {pod["metadata"]["uid"] for pod in self._pods()} <= uids
+
+    def _pods(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.cluster.rest.get(
+            "/api/v1/pods", fieldSelector=f"spec.nodeName={self.name}"
+        )["items"]
+        return items
 
     def _forget(self) -> None:
         """Remove the Node and its pods from the cluster: nobody is left to report their end."""
-        pods = self.cluster.rest.get("/api/v1/pods", fieldSelector=f"spec.nodeName={self.name}")["items"]
-        for pod in pods:
+        for pod in self._pods():
             pod.update(apiVersion="v1", kind="Pod")
             self.cluster.delete(pod, grace_s=0)
         self.cluster.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}})
