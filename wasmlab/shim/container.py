@@ -184,7 +184,8 @@ class Container:
     def kill_execs(self) -> None:
         """End what exec started: it does not outlive the init process."""
         for task in self.execs.values():
-            if task.worker is not None:
+            # One that was just asked to end keeps the code of that signal.
+            if task.worker is not None and task.asked_signal not in (signal.SIGTERM, signal.SIGKILL):
                 with contextlib.suppress(RpcError):
                     task.kill(signal.SIGKILL)
 

@@ -81,7 +81,8 @@ def start_zygote(directory, python):
                 os.dup2(fd, target)
             os.set_inheritable(write, True)
             kept = ("PATH", "HOME", "LANG", "XDG_CACHE_HOME", "PYTHONPATH", "LD_LIBRARY_PATH")
-            env = {name: os.environ[name] for name in kept if name in os.environ}
+            # Its own settings and marks stay visible in /proc, so that whoever started containerd finds it again.
+            env = {k: v for k, v in os.environ.items() if k in kept or k.startswith("WASMLAB_")}
             env.setdefault("HOME", "/root")
             argv = [python, "-m", "wasmlab.shim.zygote", "--dir", directory, "--ready-fd", str(write)]
             for option, name in (("--engine", "WASMLAB_SHIM_ENGINE"), ("--cache", "WASMLAB_SHIM_CACHE")):

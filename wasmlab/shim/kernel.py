@@ -16,6 +16,8 @@ _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYS_OPENAT2 = 437
 _RESOLVE_IN_ROOT = 0x10
 
+_SPLICE_F_NONBLOCK = 2
+
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 MNT_DETACH = 2
 
@@ -89,6 +91,18 @@ def open_in_root(root: str, path: str, flags: int = os.O_RDONLY) -> int:
         return int(fd)
     finally:
         os.close(directory)
+
+
+def has_writer(fifo: int) -> bool:
+    """Whether a process has this FIFO (open for reading, not blocking) open for writing, or has left data in it."""
+    read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        # Looks without taking: 0 says "no writer", EAGAIN "nothing yet".
+        result = _LIBC.tee(fifo, write, ctypes.c_size_t(1), _SPLICE_F_NONBLOCK)
+        return bool(result != 0)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def die_with_parent(parent: int) -> None:

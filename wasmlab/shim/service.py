@@ -198,7 +198,7 @@ class TaskService:
     def _streams(self, task: Task) -> Streams | Console:
         if task.terminal:
             return Console(self.loop, task.stdin, task.stdout)
-        return Streams(task.stdin, task.stdout, task.stderr)
+        return Streams(self.loop, task.stdin, task.stdout, task.stderr)
 
     def _spec(self, container: Container, process: Process, path: str, argv: tuple[str, ...]) -> RunSpec:
         bundle = container.bundle
@@ -250,6 +250,8 @@ class TaskService:
             "spec": spec.to_json(),
             "artifact": str(artifact),
             "terminal": task.terminal,
+            # An engine with threads of its own reads files after the container has been entered.
+            "pivot": container.engine == "wasmtime",
         }
         if mounts_of:
             request["mount_ns_of"] = mounts_of

@@ -5,8 +5,8 @@ FIFO is opened decides who waits for whom:
 
 * stdout, stderr for reading and writing: that never blocks, and the guest lives on (its output waits in the FIFO) while
   containerd is restarted;
-* stdin for reading without blocking; the shim keeps a writing end open until CloseIO, else the guest would see the end
-  of its input before the client has opened the FIFO.
+* stdin for reading without blocking. Its end is the end of the last writer, as for any FIFO. Only if the client has
+  not opened it yet, the shim carries the input over (`_Relay`), else the guest would see an empty one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import struct
 import termios
 from collections.abc import Callable
 
+from wasmlab.shim import kernel
 from wasmlab.shim.loop import READ, WRITE, Loop
 
 _CHUNK = 65536
@@ -38,6 +39,67 @@ def _open_output(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
 
+class _Relay:
+    """Carries a client's stdin to the guest through a pipe of our own.
+
+    Used when the client has not opened its end of the FIFO yet: the guest would read that as the end of its input. A
+    poll knows better than a read: it reports a hang-up only when a writer has been there and has gone.
+    """
+
+    def __init__(self, loop: Loop, fifo: int) -> None:
+        self._loop, self._fifo = loop, fifo
+        self.guest, self._pipe = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._pipe, False)
+        self._buffer = b""
+        self._closing = False
+        loop.watch(fifo, self._read)
+
+    def _read(self, _: int = 0) -> None:
+        try:
+            data = os.read(self._fifo, _CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
+        self._buffer = data
+        self._write()
+
+    def _write(self, _: int = 0) -> None:
+        try:
+            while self._buffer:
+                self._buffer = self._buffer[os.write(self._pipe, self._buffer) :]
+        except BlockingIOError:
+            if not self._loop.watched(self._pipe):
+                self._loop.unwatch(self._fifo)
+                self._loop.watch(self._pipe, self._write, WRITE)
+            return
+        except OSError:  # the guest does not read any more
+            self.close()
+            return
+        if self._loop.watched(self._pipe):
+            self._loop.unwatch(self._pipe)
+            self._loop.watch(self._fifo, self._read)
+        if self._closing:
+            self.close()
+
+    def end(self) -> None:
+        """End the guest's input after what has been sent."""
+        self._closing = True
+        if not self._buffer:
+            self._read()
+        if not self._buffer:
+            self.close()
+
+    def close(self) -> None:
+        """End the guest's input now."""
+        if self._fifo >= 0:
+            for fd in (self._fifo, self._pipe):
+                self._loop.unwatch(fd)
+                os.close(fd)
+        self._fifo = self._pipe = -1
+
+
 class Streams:
     """The descriptors of one process.
 
@@ -47,17 +109,18 @@ class Streams:
         stdin, stdout, stderr for the worker; closed here once it has them.
     """
 
-    def __init__(self, stdin: str, stdout: str, stderr: str) -> None:
+    def __init__(self, loop: Loop, stdin: str, stdout: str, stderr: str) -> None:
         self.guest: list[int] = []
-        self._keep_stdin = -1
+        self._relay: _Relay | None = None
         self._keep_stderr = -1
         try:
             if stdin:
                 fd = os.open(stdin, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                if stat.S_ISFIFO(os.fstat(fd).st_mode) and not kernel.has_writer(fd):
+                    self._relay = _Relay(loop, fd)
+                    fd = self._relay.guest
                 self.guest.append(fd)
                 os.set_blocking(fd, True)
-                if stat.S_ISFIFO(os.fstat(fd).st_mode):
-                    self._keep_stdin = os.open(stdin, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             else:
                 self.guest.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
             self.guest.append(_open_output(stdout))
@@ -75,10 +138,9 @@ class Streams:
         self.guest = []
 
     def close_stdin(self) -> None:
-        """CloseIO: when the client's end is closed too, the guest reads the end of its input."""
-        if self._keep_stdin >= 0:
-            os.close(self._keep_stdin)
-            self._keep_stdin = -1
+        """CloseIO: no input will come. Without a relay the guest has seen to it when the client closed its end."""
+        if self._relay is not None:
+            self._relay.end()
 
     def say(self, text: str) -> None:
         """Write a line to the guest's stderr, if that is possible without waiting."""
@@ -98,7 +160,8 @@ class Streams:
     def close(self) -> None:
         """Close everything."""
         self.handed_over()
-        self.close_stdin()
+        if self._relay is not None:
+            self._relay.close()
         if self._keep_stderr >= 0:
             os.close(self._keep_stderr)
             self._keep_stderr = -1
@@ -111,7 +174,7 @@ class Console:
         self._loop = loop
         self._master, slave = os.openpty()
         self.guest = [slave, os.dup(slave), os.dup(slave)]
-        self._input = self._input_keep = self._output = -1
+        self._input = self._output = -1
         self._to_guest = bytearray()
         self._to_client = bytearray()
         self._done: Callable[[], None] | None = None
@@ -120,7 +183,7 @@ class Console:
             os.set_blocking(self._master, False)
             if stdin:
                 self._input = os.open(stdin, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                self._input_keep = os.open(stdin, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                # Not ready before a client has written, or has come and gone.
                 loop.watch(self._input, self._client_ready)
             self._output = _open_output(stdout)
             os.set_blocking(self._output, False)
@@ -145,10 +208,10 @@ class Console:
         self._write_client()
 
     def close_stdin(self) -> None:
-        """CloseIO: the guest's input ends when the client's has."""
-        if self._input_keep >= 0:
-            os.close(self._input_keep)
-            self._input_keep = -1
+        """CloseIO: no input will come."""
+        if self._input >= 0 and self._loop.watched(self._input):
+            self._client_ready(0)
+            self._end_input()
 
     def _client_ready(self, _: int) -> None:
         try:
@@ -158,11 +221,17 @@ class Console:
         except OSError:
             data = b""
         if not data:
-            self._loop.unwatch(self._input)
-            # The end of input, as a terminal says it.
-            data = b"\x04"
+            self._end_input()
+            return
         self._to_guest += data
         self._write_master()
+
+    def _end_input(self) -> None:
+        if self._loop.watched(self._input):
+            self._loop.unwatch(self._input)
+            # The end of input, as a terminal says it.
+            self._to_guest += b"\x04"
+            self._write_master()
 
     def _write_master(self) -> None:
         try:
@@ -237,8 +306,8 @@ class Console:
     def close(self) -> None:
         """Close everything."""
         self.handed_over()
-        for fd in (self._master, self._input, self._input_keep, self._output):
+        for fd in (self._master, self._input, self._output):
             if fd >= 0:
                 self._loop.unwatch(fd)
                 os.close(fd)
-        self._master = self._input = self._input_keep = self._output = -1
+        self._master = self._input = self._output = -1

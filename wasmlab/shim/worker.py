@@ -130,13 +130,13 @@ def _serve(engine_name: str, theirs: socket.socket, parent: int, warm: bool) -> 
                 send(control, b'{"ready":true}')
         if request is not None:
             if not one_thread:
-                isolation.seal(request, parent, pivot=False)
+                isolation.seal(request, parent)
                 engine.warm()
             elif not warm:
                 engine.warm()
             go, _ = receive(control)
             if go is not None:
-                seal = (lambda: isolation.seal(request, parent, pivot=True)) if one_thread else None
+                seal = (lambda: isolation.seal(request, parent)) if one_thread else None
                 send(control, pack(_run(engine, request, fds, int(go["t0"]), seal)))
         code = 0
     except BaseException as error:

@@ -289,10 +289,14 @@ def main() -> None:
     if options.ready_fd >= 0:
         os.write(options.ready_fd, b"ready")
         os.close(options.ready_fd)
+    code = 1
     try:
         zygote.loop.run()
+        code = 0
     finally:
         zygote.close()
+        # The engines' objects must not be taken apart in an order that they do not expect.
+        os._exit(code)
 
 
 if __name__ == "__main__":
