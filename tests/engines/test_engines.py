@@ -83,27 +83,6 @@ print(len(os.listdir("/proc/self/task")))
     assert done.stdout.strip() == "1"
 
 
-def test_doctor_runs_every_engine_for_real():
-    reports = engines.doctor()
-    assert [report.name for report in reports] == ["wasmtime", "wasmer"]
-    for report in reports:
-        assert report.works, report.reason
-        assert report.version
-        assert set(report.lacks) == set(engines.get(report.name).capabilities.lacks())
-
-
-def test_doctor_tells_why_an_engine_does_not_work(monkeypatch):
-    from wasmlab.engines import report
-
-    engine = engines.get("wasmer")
-    monkeypatch.delitem(vars(engine), "version", raising=False)
-    monkeypatch.setattr(report, "_EXPECTED", b"something else")
-    found = report.examine("wasmer")
-    assert not found.works
-    assert "b'ok\\n'" in found.reason
-    assert found.remedy
-
-
 COMMAND = """
 (component
   (core module $m (func (export "run") (result i32) {body}))

@@ -134,9 +134,9 @@ def _control_plane() -> Iterator[Finding]:
 
 
 def _engines() -> Iterator[Finding]:
-    from wasmlab import engines
+    from wasmlab.sandbox.report import doctor
 
-    for report in engines.doctor():
+    for report in doctor():
         lacks = "; ".join(f"{name}: {reason}" for name, reason in report.lacks.items())
         if not report.works:
             yield Finding(f"Engine {report.name}", "missing", report.reason, report.remedy)

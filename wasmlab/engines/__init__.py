@@ -17,7 +17,6 @@ import importlib
 
 from wasmlab.engines.base import Capabilities, Compiled, Engine, GuestResult
 from wasmlab.engines.cache import CompileCache
-from wasmlab.engines.report import EngineReport
 from wasmlab.errors import Unsupported
 
 __all__ = [
@@ -25,9 +24,7 @@ __all__ = [
     "CompileCache",
     "Compiled",
     "Engine",
-    "EngineReport",
     "GuestResult",
-    "doctor",
     "get",
     "names",
 ]
@@ -62,10 +59,3 @@ def get(name: str) -> Engine:
     module, cls = _ADAPTERS[name]
     engine: Engine = getattr(importlib.import_module(module), cls)()
     return engine
-
-
-def doctor() -> tuple[EngineReport, ...]:
-    """Run a module on every engine and report what works here, what not, and why."""
-    from wasmlab.engines.report import examine
-
-    return tuple(examine(name) for name in names())

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from wasmlab.errors import PrerequisiteError
 
 if TYPE_CHECKING:
-    from wasmlab.sandbox.spec import RunSpec, Span
-    from wasmlab.sandbox.stdio import Stdio
+    from wasmlab.engines.spec import RunSpec, Span
+    from wasmlab.engines.stdio import Stdio
 
 # What a program that Linux runs would get; a guest that was killed by a signal reports 128 + its number.
 MAX_EXIT_CODE = 255

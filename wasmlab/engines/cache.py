@@ -41,7 +41,7 @@ from wasmlab.paths import cache_dir, file_lock, private_dir
 
 if TYPE_CHECKING:
     from wasmlab.engines.base import Engine
-    from wasmlab.sandbox.spec import RunSpec
+    from wasmlab.engines.spec import RunSpec
 
 _FORMAT = "1"
 # CPython (26 MB) compiles in 12 s on an idle machine; a busy one may take many times that.

@@ -28,16 +28,15 @@ from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version, trap_kind
 from wasmlab.engines.module_limits import initial_bytes, with_memory_limit
+from wasmlab.engines.spec import Span
+from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
 from wasmlab.errors import InvalidModule, Unsupported
-from wasmlab.sandbox import limits
-from wasmlab.sandbox.spec import Span
-from wasmlab.sandbox.stdio import STDERR, STDOUT, write_frame
 
 if TYPE_CHECKING:
     import wasmer_sdk
 
-    from wasmlab.sandbox.spec import RunSpec
-    from wasmlab.sandbox.stdio import Stdio
+    from wasmlab.engines.spec import RunSpec
+    from wasmlab.engines.stdio import Stdio
 
 _COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
 # (module (memory (export "memory") 1) (func (export "_start"))): what a worker rehearses with. It makes the SDK start
@@ -210,7 +209,7 @@ class WasmerEngine:
             client = wasmer_sdk.Wasmer(cache_root=root)
         # The limit itself is in the module. This keeps what the guest makes the SDK hold (files in memory) within
         # bounds; running into it is ugly (the SDK aborts or hangs), but the host keeps its memory.
-        limits.cap_data((spec.memory_bytes or _MOST_MEMORY_BYTES) + _HOST_SLACK_BYTES)
+        _cap_data((spec.memory_bytes or _MOST_MEMORY_BYTES) + _HOST_SLACK_BYTES)
         begun = time.monotonic_ns()
         before = _resident_bytes()
         try:
@@ -305,6 +304,16 @@ def _command_name(argv0: str) -> str:
 def _is_null(fd: int) -> bool:
     info = os.fstat(fd)
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 3)
+
+
+def _cap_data(extra_bytes: int) -> None:
+    """Let this process's data (heap and writable private memory) grow by `extra_bytes` and no more."""
+    with open("/proc/self/status", "rb") as stream:
+        now = next(int(line.split()[1]) * 1024 for line in stream if line.startswith(b"VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = now + extra_bytes
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _resident_bytes() -> int:

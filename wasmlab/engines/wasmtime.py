@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version, trap_kind
+from wasmlab.engines.spec import RunSpec, Span
+from wasmlab.engines.stdio import STDERR, STDOUT, Stdio, write_frame
 from wasmlab.errors import InvalidModule
-from wasmlab.sandbox.spec import RunSpec, Span
-from wasmlab.sandbox.stdio import STDERR, STDOUT, Stdio, write_frame
 
 if TYPE_CHECKING:
     import wasmtime

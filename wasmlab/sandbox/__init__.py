@@ -18,11 +18,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _EXPORTS = {
-    "RunSpec": "wasmlab.sandbox.spec",
-    "Preopen": "wasmlab.sandbox.spec",
-    "Outcome": "wasmlab.sandbox.spec",
-    "CapturedOutcome": "wasmlab.sandbox.spec",
-    "Span": "wasmlab.sandbox.spec",
+    "RunSpec": "wasmlab.engines.spec",
+    "Preopen": "wasmlab.engines.spec",
+    "Outcome": "wasmlab.engines.spec",
+    "CapturedOutcome": "wasmlab.engines.spec",
+    "Span": "wasmlab.engines.spec",
     "Sandbox": "wasmlab.sandbox.client",
     "AsyncSandbox": "wasmlab.sandbox.aio",
     "Run": "wasmlab.sandbox.aio",
@@ -32,15 +32,15 @@ _EXPORTS = {
 __all__ = sorted(_EXPORTS)
 
 if TYPE_CHECKING:
+    from wasmlab.engines.spec import CapturedOutcome as CapturedOutcome
+    from wasmlab.engines.spec import Outcome as Outcome
+    from wasmlab.engines.spec import Preopen as Preopen
+    from wasmlab.engines.spec import RunSpec as RunSpec
+    from wasmlab.engines.spec import Span as Span
     from wasmlab.sandbox.aio import AsyncSandbox as AsyncSandbox
     from wasmlab.sandbox.aio import Run as Run
     from wasmlab.sandbox.client import Sandbox as Sandbox
     from wasmlab.sandbox.direct import run_once as run_once
-    from wasmlab.sandbox.spec import CapturedOutcome as CapturedOutcome
-    from wasmlab.sandbox.spec import Outcome as Outcome
-    from wasmlab.sandbox.spec import Preopen as Preopen
-    from wasmlab.sandbox.spec import RunSpec as RunSpec
-    from wasmlab.sandbox.spec import Span as Span
 
 
 def __getattr__(name: str) -> Any:

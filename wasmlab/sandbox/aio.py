@@ -14,11 +14,11 @@ from typing import Any
 
 from wasmlab import engines
 from wasmlab.engines.cache import CompileCache
+from wasmlab.engines.spec import Outcome, RunSpec
 from wasmlab.errors import SandboxError, WorkerLost
 from wasmlab.process import start_time_ticks
 from wasmlab.sandbox import launch
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
-from wasmlab.sandbox.spec import Outcome, RunSpec
 
 _ANSWER_TIMEOUT_S = 60.0
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from wasmlab import engines
 from wasmlab.engines.cache import CompileCache
+from wasmlab.engines.spec import CapturedOutcome, Outcome, RunSpec, Span
 from wasmlab.errors import SandboxError, Unsupported, WorkerLost
 from wasmlab.process import start_time_ticks
 from wasmlab.sandbox import launch
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
-from wasmlab.sandbox.spec import CapturedOutcome, Outcome, RunSpec, Span
 
 _READ_BYTES = 64 * 1024
 # Of each stream; a guest that prints without end must not fill this process.

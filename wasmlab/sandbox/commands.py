@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from wasmlab.sandbox.spec import Outcome, Preopen
+    from wasmlab.engines.spec import Outcome, Preopen
 
 _EXIT_TRAP, _EXIT_KILLED, _EXIT_DEADLINE, _EXIT_FAILED = 134, 137, 124, 1
 _NOT_STARTED = ("link", "invalid_module", "unsupported", "failed")
@@ -146,7 +146,7 @@ def _variable(text: str) -> tuple[str, str]:
 
 
 def _preopen(text: str) -> Preopen:
-    from wasmlab.sandbox.spec import Preopen
+    from wasmlab.engines.spec import Preopen
 
     host, colons, guest = text.partition("::")
     read_only = guest.endswith(":ro")

@@ -16,10 +16,10 @@ from typing import Any
 
 from wasmlab import engines
 from wasmlab.engines.cache import CompileCache
+from wasmlab.engines.spec import Outcome, RunSpec, Span
 from wasmlab.errors import SandboxError
 from wasmlab.sandbox import worker
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
-from wasmlab.sandbox.spec import Outcome, RunSpec, Span
 from wasmlab.sandbox.verdict import judge
 
 

@@ -60,15 +60,6 @@ def _lower(which: int, value: int) -> None:
     resource.setrlimit(which, (limit, limit))
 
 
-def cap_data(extra_bytes: int) -> None:
-    """Let this process's data (heap and writable private memory) grow by `extra_bytes` and no more."""
-    with open("/proc/self/status", "rb") as stream:
-        for line in stream:
-            if line.startswith(b"VmData:"):
-                _lower(resource.RLIMIT_DATA, int(line.split()[1]) * 1024 + extra_bytes)
-                return
-
-
 def raise_open_files() -> None:
     """Raise the soft limit of open files to the hard one: a zygote holds four per run."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

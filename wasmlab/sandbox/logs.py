@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 
-from wasmlab.sandbox.stdio import HEADER, STDERR, STDOUT
+from wasmlab.engines.stdio import HEADER, STDERR, STDOUT
 
 _MAX_LINE_BYTES = 16 * 1024
 _READ_BYTES = 64 * 1024

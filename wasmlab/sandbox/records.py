@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wasmlab.sandbox.spec import Outcome, dumps
+from wasmlab.engines.spec import Outcome, dumps
 
 
 class Records:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from wasmlab.engines.spec import Outcome, Span
 from wasmlab.sandbox.logs import LogPump
 from wasmlab.sandbox.pool import Pool, Worker
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
-from wasmlab.sandbox.spec import Outcome, Span
 from wasmlab.sandbox.verdict import judge
 
 if TYPE_CHECKING:

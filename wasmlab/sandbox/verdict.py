@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from wasmlab.sandbox.spec import Outcome, Span
+from wasmlab.engines.spec import Outcome, Span
 
 # Signals that somebody sends on purpose; a guest cannot handle them, so they simply end it.
 _POLITE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

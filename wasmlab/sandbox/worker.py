@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines.base import GuestResult, result_json
+from wasmlab.engines.spec import RunSpec, Span
+from wasmlab.engines.stdio import Stdio
 from wasmlab.errors import Unsupported, WasmlabError
 from wasmlab.sandbox import limits
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
-from wasmlab.sandbox.spec import RunSpec, Span
-from wasmlab.sandbox.stdio import Stdio
 
 if TYPE_CHECKING:
     from typing import NoReturn

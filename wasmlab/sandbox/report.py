@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wasmlab import engines
 from wasmlab.errors import WasmlabError
 
 # Prints "ok\n" to stdout and returns. The source, in the text format:
@@ -53,10 +54,13 @@ class EngineReport:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
+def doctor() -> tuple[EngineReport, ...]:
+    """Run a module on every engine and report what works here, what not, and why."""
+    return tuple(examine(name) for name in engines.names())
+
+
 def examine(name: str) -> EngineReport:
     """Compile and run a module on the engine called `name`, for real; never raises."""
-    from wasmlab import engines
-
     engine = engines.get(name)
     lacks = engine.capabilities.lacks()
     notes = {key: text for key, text in engine.capabilities.notes.items() if key not in lacks}
@@ -75,8 +79,8 @@ def examine(name: str) -> EngineReport:
 
 def _try(name: str) -> str:
     """Return why the trial run was not as it should be; "" if it was."""
+    from wasmlab.engines.spec import RunSpec
     from wasmlab.sandbox.client import Sandbox
-    from wasmlab.sandbox.spec import RunSpec
 
     with tempfile.TemporaryDirectory(prefix="wasmlab-doctor-") as scratch:
         module = Path(scratch, "ok.wasm")

@@ -1,0 +1,170 @@
+"""What to run, and how it ended: the plain data that crosses process boundaries."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+
+class Span(NamedTuple):
+    """A phase of a run on CLOCK_MONOTONIC, in nanoseconds."""
+
+    phase: str
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True)
+class Preopen:
+    """A host directory that the guest may see.
+
+    Attributes
+    ----------
+    host : str
+        The directory on the host.
+    guest : str
+        Its path inside the guest.
+    read_only : bool
+        Whether the guest may only read.
+    """
+
+    host: str
+    guest: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run of one module.
+
+    Attributes
+    ----------
+    module : str
+        Path of the .wasm file on disk, already verified.
+    digest : str
+        Its digest, ``sha256:<hex>``.
+    argv : tuple of str
+        Arguments, ``argv[0]`` included.
+    env : tuple of (name, value)
+        The guest's whole environment; nothing of the host's is added.
+    preopens : tuple of Preopen
+        The directories it may see; none by default.
+    memory_bytes : int, optional
+        Most linear memory it may have; the engine's own maximum (4 GiB) if None.
+    deadline_s : float, optional
+        Seconds after which it is killed; never if None.
+    """
+
+    module: str
+    digest: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    preopens: tuple[Preopen, ...] = ()
+    memory_bytes: int | None = None
+    deadline_s: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {
+            "module": self.module,
+            "digest": self.digest,
+            "argv": list(self.argv),
+            "env": [list(pair) for pair in self.env],
+            "preopens": [[p.host, p.guest, p.read_only] for p in self.preopens],
+            "memory_bytes": self.memory_bytes,
+            "deadline_s": self.deadline_s,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> RunSpec:
+        """Read it back."""
+        return cls(
+            module=value["module"],
+            digest=value["digest"],
+            argv=tuple(value["argv"]),
+            env=tuple((name, text) for name, text in value["env"]),
+            preopens=tuple(Preopen(*one) for one in value["preopens"]),
+            memory_bytes=value["memory_bytes"],
+            deadline_s=value["deadline_s"],
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. Exactly one of `exit_code` and `trap` is set.
+
+    Attributes
+    ----------
+    exit_code : int or None
+        0..255 as the guest gave it; 143 and 137 if it was asked to end by SIGTERM or SIGKILL.
+    trap : str or None
+        ``unreachable``, ``stack_overflow``, ``memory_out_of_bounds`` and so on (the engine's trap codes);
+        ``out_of_memory`` (the memory limit), ``deadline``, ``link`` (an import nobody provides),
+        ``invalid_module``, ``crash`` (the worker died of a signal), ``killed`` (SIGKILL that nobody here sent),
+        ``lost`` (the zygote died, and the worker with it), ``failed`` (the worker machinery failed).
+    message : str
+        The reason for people; empty when there is nothing to say.
+    spans : tuple of Span
+        Phases with times on CLOCK_MONOTONIC.
+    started_at, finished_at : float
+        Wall clock, unix seconds.
+    max_rss_bytes : int
+        Peak resident memory of the worker process, pages it shares with the zygote included.
+    log_lost_bytes : int
+        Output that could not be written to the log (disk full).
+    """
+
+    exit_code: int | None
+    trap: str | None = None
+    message: str = ""
+    spans: tuple[Span, ...] = ()
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    max_rss_bytes: int = 0
+    log_lost_bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the guest ended by itself with exit code 0."""
+        return self.exit_code == 0
+
+    def span(self, phase: str) -> Span | None:
+        """Return the span of `phase`, or None if the engine does not report it."""
+        return next((span for span in self.spans if span.phase == phase), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {**vars(self), "spans": [list(span) for span in self.spans]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Outcome:
+        """Read it back; unknown keys are left out, so that an older reader can read a newer record."""
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        return cls(**{**known, "spans": tuple(Span(*one) for one in known.get("spans", ()))})
+
+    def with_spans(self, *spans: Span) -> Outcome:
+        """Return it with more spans, in order of their ends."""
+        return replace(self, spans=tuple(sorted((*self.spans, *spans), key=lambda span: span.end_ns)))
+
+
+@dataclass(frozen=True)
+class CapturedOutcome(Outcome):
+    """An outcome with the output that was captured.
+
+    Attributes
+    ----------
+    stdout, stderr : bytes
+        What the guest wrote; empty for a stream that went to a descriptor of the caller's.
+    truncated : bool
+        Whether it wrote more than `Sandbox` captures (the rest was read and dropped).
+    """
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    truncated: bool = False
+
+
+def dumps(value: Any) -> bytes:
+    """Return `value` as compact JSON."""
+    return json.dumps(value, separators=(",", ":")).encode()
