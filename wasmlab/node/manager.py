@@ -60,6 +60,8 @@ class PodManager:
             self._update(pod)
 
     def _update(self, pod: Json) -> None:
+        # Who set which field is most of a pod's size, and of no use here.
+        pod["metadata"].pop("managedFields", None)
         uid = pod["metadata"]["uid"]
         worker = self.workers.get(uid)
         if worker is not None:
