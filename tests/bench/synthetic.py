@@ -88,4 +88,5 @@ def burst(count: int = 200) -> dict:
         "engine": "wasmtime",
         "writers": 4,
         "errors": [],
+        "cpu_ms_per_pod": {"client": 2.0, "control plane": 6.0, "node agent": 3.0, "sandboxes": 4.0},
     }

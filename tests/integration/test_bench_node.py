@@ -91,6 +91,7 @@ def test_burst_loses_no_pod(lab) -> None:
     one = figures.burst(cluster, pods, 30)
     assert one["errors"] == []
     assert one["succeeded"] == 30 == len(one["created_s"]) == len(one["succeeded_s"])
+    assert all(value > 0 for value in one["cpu_ms_per_pod"].values())
     assert 0 < one["seconds"] == pytest.approx(max(one["succeeded_s"]), abs=0.01)
 
 

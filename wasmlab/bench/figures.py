@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.bench import memory, stats
+from wasmlab.bench import cpu, memory, stats
 from wasmlab.bench.api import Api, PodWatch
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.environment import Conditions, fingerprint
@@ -339,11 +340,13 @@ def burst(
     -------
     dict
         ``count, succeeded, seconds`` (first write to last Succeeded), ``created_s`` and ``succeeded_s`` (sorted, in
-        seconds since the first write), ``engine``, ``writers``, ``errors``.
+        seconds since the first write), ``engine``, ``writers``, ``errors``, ``cpu_ms_per_pod`` (CPU milliseconds of the
+        client, the control plane, the node agent and the sandboxes with their workers, divided by `count`).
     """
     from wasmlab.modules import workloads
 
     image = pods.prepare(engine, workloads.get("hello"))
+    used_before = _cpu_seconds(cluster)
     api = Api(cluster.kubeconfig)
     namespace = f"{pods.namespace}-burst"
     make_namespace(api, namespace)
@@ -390,6 +393,7 @@ def burst(
                 for name in created
                 if phases.get(name) == "Succeeded" and "done" in watch.seen[name]
             )
+        used = {name: one - used_before[name] for name, one in _cpu_seconds(cluster).items()}
     finally:
         api.request("DELETE", f"/api/v1/namespaces/{namespace}")
         api.close()
@@ -402,7 +406,23 @@ def burst(
         "engine": engine,
         "writers": writers,
         "errors": errors[:5],
+        "cpu_ms_per_pod": {name: round(one * 1e3 / count, 3) for name, one in used.items()},
     }
+
+
+def _cpu_seconds(cluster: Cluster) -> dict[str, float]:
+    """Return the CPU seconds used so far by each part of the lab."""
+    from wasmlab.cluster import processes
+
+    found = {"client": cpu.seconds(os.getpid()), "control plane": 0.0, "node agent": 0.0, "sandboxes": 0.0}
+    if cluster.plane is not None and cluster.plane.pid is not None:
+        found["control plane"] = cpu.seconds(cluster.plane.pid)
+    for node in cluster.nodes.values():
+        if node.process is not None:
+            found["node agent"] += cpu.seconds(node.process.pid)
+        zygotes = cpu.roots(one.pid for one in processes.sandboxes_under(node.dir))
+        found["sandboxes"] += sum(cpu.seconds(pid) for pid in zygotes)
+    return found
 
 
 def headlines(results: Results, samples: dict[str, list[float]]) -> list[Headline]:
@@ -443,6 +463,9 @@ def headlines(results: Results, samples: dict[str, list[float]]) -> list[Headlin
         name = f"burst of {one['count']:,} pods, {one['succeeded']:,} Succeeded"
         # One burst is one value: an interval would be a fiction.
         found.append(Headline(name, "1/s", rate, rate, rate, None, 1, target=100.0, at_least=True))
+    if one and one.get("cpu_ms_per_pod"):
+        total = sum(one["cpu_ms_per_pod"].values())
+        found.append(Headline("CPU time per pod of the burst, all parts", "ms", total, total, total, None, 1))
     add("private memory of an idle pod (USS)", "MB", samples.get("idle pod private"), target=5.0)
     add("proportional memory of an idle pod (PSS)", "MB", samples.get("idle pod proportional"))
     add("node's growth per idle pod (PSS, all its processes)", "MB", samples.get("node memory per idle pod"))
