@@ -25,6 +25,7 @@ class Records:
         self.root = directory / "runs"
         self.engine = engine
         self.root.mkdir(mode=0o700, exist_ok=True)
+        self._root = str(self.root)
 
     def claim(self, run_id: str, spec: dict[str, Any]) -> None:
         """Make the directory of a new run.
@@ -36,10 +37,11 @@ class Records:
         OSError
             If it cannot be written; nothing is left behind then.
         """
-        path = self.root / run_id
-        path.mkdir(mode=0o700)
+        # Strings, not Paths, in what every run goes through: half the time, and fewer pages that a fork shares.
+        path = f"{self._root}/{run_id}"
+        os.mkdir(path, 0o700)
         try:
-            self._put(path / "spec.json", {"engine": self.engine, "spec": spec})
+            self._put(f"{path}/spec.json", {"engine": self.engine, "spec": spec})
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
@@ -48,7 +50,7 @@ class Records:
         """Note which process runs it. Only for people and tools: a failure to write it is no failure of the run."""
         with contextlib.suppress(OSError):
             self._put(
-                self.root / run_id / "state.json",
+                f"{self._root}/{run_id}/state.json",
                 {"state": "running", "pid": pid, "zygote": os.getpid(), "started_at": started_at},
             )
 
@@ -60,14 +62,14 @@ class Records:
         OSError
             If the disk does not take it; try again later.
         """
-        path = self.root / run_id / "outcome.json"
-        aside = path.with_name(".outcome.new")
+        path = f"{self._root}/{run_id}/outcome.json"
+        aside = f"{self._root}/{run_id}/.outcome.new"
         try:
             self._put(aside, outcome.to_json())
             os.replace(aside, path)
         except OSError:
             with contextlib.suppress(OSError):
-                aside.unlink()
+                os.unlink(aside)
             raise
 
     def outcome(self, run_id: str) -> Outcome | None:
@@ -116,7 +118,7 @@ class Records:
         shutil.rmtree(self.root / run_id, ignore_errors=True)
 
     @staticmethod
-    def _put(path: Path, value: Any) -> None:
+    def _put(path: str, value: Any) -> None:
         # Not synced: the guests do not survive a power cut either, and a sync takes longer than a run.
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines.spec import Outcome, Span
+from wasmlab.engines.stdio import STDOUT, write_frame
 from wasmlab.sandbox.logs import LogPump
 from wasmlab.sandbox.pool import Pool, Worker
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
@@ -167,10 +168,14 @@ class Runs:
         message, fds = receive(there)
         assert message is not None
         run = self.by_id["-"] = Run(message, fds, None)
+        close_all(fds)
+        run.fds, run.pump = [], LogPump(os.devnull)
         actor = Worker(0, -1, there)
         self.dispatch(run, actor)
         self.started_total -= 1
-        close_all(receive(here)[1])
+        _, fds = receive(here)
+        write_frame(fds[1], STDOUT, b"noop\n")
+        close_all(fds)
         send(here, pack({"exit_code": 0, "trap": None, "message": "", "spans": [["spawn", 0, 0]]}))
         run.result, _ = receive(there)
         run.worker, run.status, actor.on_end = None, 0, None
