@@ -163,6 +163,25 @@ def test_two_runs_never_write_to_one_directory(tmp_path: Path) -> None:
         run(directory, out)
 
 
+def test_what_a_killed_run_left_is_swept_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (
+        f"wasmlab-lab-{ended.pid}-x",
+        f"wasmlab-lab-{os.getpid()}-x",
+        "wasmlab-lab-y-x",
+        "other-1-x",
+    ):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    directory = toys.write(tmp_path / "nb", n01_a=toys.notebook())
+    run(directory, tmp_path / "out")
+    left = {path.name for path in tmp_path.glob("*-x")}
+    assert left == {f"wasmlab-lab-{os.getpid()}-x", "wasmlab-lab-y-x", "other-1-x"}
+
+
 def test_an_unwritable_report_directory_is_refused(tmp_path: Path) -> None:
     directory = toys.write(tmp_path / "nb", n01_a=toys.notebook())
     (tmp_path / "file").write_text("")
@@ -179,7 +198,10 @@ def test_a_signal_leaves_no_process_behind(number: signal.Signals, tmp_path: Pat
     )
     mark, out = tmp_path / "mark", tmp_path / "out"
     command = [sys.executable, "-m", "wasmlab.cli", "lab", "--notebooks", str(directory), "--out", str(out)]
-    lab = subprocess.Popen([*command, "-p", f"mark={mark}"], stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # a killed run cannot clean up
+    lab = subprocess.Popen(
+        [*command, "-p", f"mark={mark}"], stderr=subprocess.PIPE, text=True, env=environment
+    )
     try:
         _until(mark.exists, 30)
         processes = [psutil.Process(int(pid)) for pid in mark.read_text().split()]
@@ -214,7 +236,8 @@ def test_a_signal_ends_the_cluster_of_a_notebook(number: signal.Signals, tmp_pat
     mark, state = tmp_path / "mark", tmp_path / "state"
     command = [sys.executable, "-m", "wasmlab.cli", "lab", "--notebooks", str(directory)]
     command += ["--out", str(tmp_path / "out"), "-p", f"mark={mark}", "-p", f"state={state}"]
-    lab = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # a killed run cannot clean up
+    lab = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         _until(mark.is_symlink, 90)
         processes = [one for one in psutil.process_iter() if one.pid != lab.pid and _names(one, state)]

@@ -7,9 +7,11 @@ had produced until then stays.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -210,10 +212,11 @@ def run(
         raise NotebookError(
             f"cannot write reports to {out}: {error.strerror}", remedy="choose another directory: --out DIR"
         ) from error
+    _sweep()
     results: list[Result] = []
     with (
         file_lock(out / ".lock", 0, what=f"the report directory {out}"),
-        tempfile.TemporaryDirectory(prefix="wasmlab-lab-") as scratch,
+        tempfile.TemporaryDirectory(prefix=f"wasmlab-lab-{os.getpid()}-") as scratch,
     ):
         for job in jobs:
             if results and results[-1].status in ("interrupted", "not run"):
@@ -233,6 +236,15 @@ def run(
             progress.notebook_ended(job, result)
         _summary(results, out)
     return results
+
+
+def _sweep() -> None:
+    """Remove the scratch directories of runs that were killed: their name says whose they were."""
+    for path in Path(tempfile.gettempdir()).glob("wasmlab-lab-*-*"):
+        pid = path.name.split("-")[2]
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid == os.geteuid() and pid.isdecimal() and not Path("/proc", pid).exists():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _execute(job: Job, out: Path, scratch: Path, cell_timeout_s: float, progress: Progress) -> Result:
