@@ -112,6 +112,11 @@ class Layout:
         return self.dir / "cni"
 
     @property
+    def net(self) -> Path:
+        """Directory of the network's configuration."""
+        return self.cni / "net.d"
+
+    @property
     def registries(self) -> Path:
         """One directory with a hosts.toml per registry."""
         return self.dir / "registries"

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.cluster import binary, processes
-from wasmlab.containerd import cleanup, config, network, pause, programs, shims
+from wasmlab.containerd import cleanup, files, joining, network, pause, programs, shims
 from wasmlab.containerd.layout import Layout
 from wasmlab.containerd.runtimeclass import NODE_LABEL, runtime_classes
-from wasmlab.errors import BootstrapError, ClusterError, ProcessError
+from wasmlab.errors import ClusterError, ProcessError
 from wasmlab.oci.image import archive
 from wasmlab.paths import atomic_write, file_lock, private_dir
 from wasmlab.process import Child, free_ports, start_time_ticks
+from wasmlab.shim import control
 
 if TYPE_CHECKING:
     from wasmlab.cluster.cluster import Cluster
 
 DEFAULT_NAME = "containerd-node"
-_CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
-_NODES = "/api/v1/nodes"
-_POLL_S = 0.05
 _GRACE_S = 10.0
 _LOCK_TIMEOUT_S = 120.0
 _CTR_TIMEOUT_S = 60.0
@@ -128,6 +126,8 @@ class ContainerdNode:
                 self._start_containerd()
                 self.ctr("images", "import", "-", input=image)
                 self._start_kubelet()
+                if self.wasm:  # ahead of the first pod, which would wait for it
+                    control.start(self.layout.shim, sys.executable)
                 self._wait_ready()
             except BaseException:
                 self.stop()
@@ -148,7 +148,7 @@ class ContainerdNode:
         self.kubelet = self.containerd = None
         with contextlib.suppress(ClusterError):
             if self.cluster.alive:
-                self._forget()
+                joining.forget(self.cluster, self.name)
         cleanup.clean(self.layout)
         with contextlib.suppress(FileNotFoundError):
             self.layout.record.unlink()
@@ -225,88 +225,17 @@ class ContainerdNode:
 
     def _prepare(self) -> None:
         layout, found = self.layout, self.programs
-        for directory in (
-            layout.logs,
-            layout.bin,
-            layout.cni,
-            layout.registries,
-            layout.kubelet,
-            layout.root,
-        ):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        layout.run.mkdir(mode=0o711, parents=True, exist_ok=True)
-        layout.shim.mkdir(mode=0o700, exist_ok=True)
+        files.make_directories(layout)
         subnet = network.choose_subnet(layout.id, network.used_subnets(found.ip))
         self.address = str(next(subnet.hosts()))
         network.make_bridge(found.ip, layout.bridge, self.address)
         self.port = free_ports(1)[0]
-
-        conf = layout.cni / "net.d"
-        conf.mkdir(exist_ok=True)
-        conflist = config.cni_conflist(
-            layout.network, layout.bridge, str(subnet), self.address, layout.cni / "state"
-        )
-        atomic_write(conf / "10-wasmlab.conflist", conflist)
-        if self.cluster.registry:
-            self._write_hosts(self.cluster.registry)
-        atomic_write(
-            layout.dir / "containerd.toml",
-            config.containerd_toml(
-                found.major,
-                root=layout.root,
-                state=layout.state,
-                socket=layout.socket,
-                runc_root=layout.runc,
-                opt=layout.run / "opt",
-                sandbox_image=pause.NAME,
-                cni_bin=found.cni,
-                cni_conf=conf,
-                registries=layout.registries,
-                runtimes=shims.HANDLERS if self.wasm else {},
-            ),
-        )
+        files.write_network(layout, str(subnet), self.address)
+        files.write_containerd(layout, found, wasm=self.wasm, registry=self.cluster.registry)
+        files.write_kubelet(layout, self.address, self.port, ca=self.cluster.ca, evented=self.evented)
+        files.make_cgroup(layout)
         if self.wasm:
             shims.install(layout.bin)
-        ca = layout.dir / "ca.crt"
-        atomic_write(ca, self.cluster.ca)
-        atomic_write(
-            layout.dir / "kubelet.yaml",  # JSON is YAML
-            json.dumps(
-                config.kubelet_configuration(
-                    socket=layout.socket,
-                    root=layout.kubelet,
-                    logs=layout.logs,
-                    address=self.address,
-                    port=self.port,
-                    ca=ca,
-                    cgroup=layout.cgroup,
-                    evented=self.evented,
-                ),
-                indent=2,
-            ),
-        )
-        self._make_cgroup()
-
-    def _write_hosts(self, registry: str) -> None:
-        directory = self.layout.registries / registry
-        directory.mkdir(exist_ok=True)
-        atomic_write(directory / "hosts.toml", config.hosts_toml(registry))
-
-    def _make_cgroup(self) -> None:
-        """Make the cgroup below which the kubelet puts pods: it wants to find it, in every hierarchy."""
-        name = self.layout.cgroup.lstrip("/")
-        if (cleanup.CGROUPS / "cgroup.controllers").exists():
-            (cleanup.CGROUPS / name).mkdir(exist_ok=True)
-            return
-        for hierarchy in cleanup.CGROUPS.iterdir():
-            if not hierarchy.is_dir() or hierarchy.is_symlink() or hierarchy.name == "unified":
-                continue
-            group = hierarchy / name
-            group.mkdir(exist_ok=True)
-            # A new cpuset is empty, and nothing can be in it, until it is told what it may use.
-            for file in ("cpuset.cpus", "cpuset.mems"):
-                if (group / file).exists():
-                    (group / file).write_text((hierarchy / file).read_text())
 
     def _environment(self) -> dict[str, str]:
         name, _, value = self.layout.mark.partition("=")
@@ -345,7 +274,7 @@ class ContainerdNode:
         if self.wasm:
             argv += ["--node-labels", f"{NODE_LABEL}=true"]
         if kubeconfig.exists():
-            self._point(kubeconfig)
+            files.point(kubeconfig, self.cluster.server)
         else:
             bootstrap = self.cluster.bootstrap_kubeconfig(self.layout.dir / "bootstrap.kubeconfig")
             argv += ["--bootstrap-kubeconfig", str(bootstrap)]
@@ -353,78 +282,9 @@ class ContainerdNode:
         self.kubelet = Child(argv, log=self.log, env=self._environment(), die_with_parent=not self.detach)
         self._write_record()
 
-    def _point(self, kubeconfig: Path) -> None:
-        """Correct the address of the API server in a kubeconfig that an earlier run wrote."""
-        import yaml
-
-        document = yaml.safe_load(kubeconfig.read_text())
-        entry = document["clusters"][0]["cluster"]
-        if entry["server"] != self.cluster.server:
-            entry["server"] = self.cluster.server
-            atomic_write(kubeconfig, yaml.safe_dump(document, sort_keys=False))
-
     def _wait_ready(self) -> None:
-        """Approve the kubelet's serving certificate and wait until its Node is Ready."""
-        deadline = time.monotonic() + self.timeout_s
         assert self.kubelet is not None
-        while not (self._ready() and self._reachable()):
-            if not self.kubelet.alive:
-                raise BootstrapError(
-                    f"the kubelet of node {self.name} ended before the node was Ready (exit code "
-                    f"{self.kubelet.returncode}); last lines of its log:\n{self.kubelet.tail()}",
-                    remedy=f"see its whole log in {self.log}",
-                    node=self.name,
-                )
-            if time.monotonic() >= deadline:
-                raise BootstrapError(
-                    f"node {self.name} was not Ready after {self.timeout_s:g} s; last lines of the kubelet's log:\n"
-                    f"{self.kubelet.tail()}",
-                    remedy=f"see the logs in {self.layout.logs}",
-                    node=self.name,
-                )
-            self._approve()
-            time.sleep(_POLL_S)
-
-    def _approve(self) -> None:
-        selector = "spec.signerName=kubernetes.io/kubelet-serving"
-        for request in self.cluster.rest.get(_CSRS, fieldSelector=selector)["items"]:
-            ours = request["spec"].get("username") == f"system:node:{self.name}"
-            if ours and not request["status"].get("conditions"):
-                self.cluster.approve_csr(request["metadata"]["name"], timeout_s=10)
-
-    def _ready(self) -> bool:
-        node = self.cluster.node(self.name)
-        for condition in (node or {}).get("status", {}).get("conditions", []):
-            if condition["type"] == "Ready" and condition["status"] == "True":
-                # Not a Ready that an earlier kubelet left.
-                return datetime.fromisoformat(condition["lastHeartbeatTime"]).timestamp() >= self._started_s
-        return False
-
-    def _reachable(self) -> bool:
-        """Whether the API server reaches the kubelet, and the kubelet knows its pods.
-
-        It serves only once its certificate has been issued, and after a restart it answers "not found" for pods that
-        it has not heard of yet.
-        """
-        try:
-            known = self.cluster.rest.call("GET", f"{_NODES}/{self.name}/proxy/pods", timeout_s=5)
-        except ClusterError:
-            return False
-        uids = {pod["metadata"]["uid"] for pod in json.loads(known).get("items") or []}
-        return {pod["metadata"]["uid"] for pod in self._pods()} <= uids
-
-    def _pods(self) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.cluster.rest.get(
-            "/api/v1/pods", fieldSelector=f"spec.nodeName={self.name}"
-        )["items"]
-        return items
-
-    def _forget(self) -> None:
-        """Remove the Node and its pods from the cluster: nobody is left to report their end."""
-        for pod in self._pods():
-            pod.update(apiVersion="v1", kind="Pod")
-            self.cluster.delete(pod, grace_s=0)
-        self.cluster.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}})
+        joining.wait_ready(self.cluster, self.name, self.kubelet, self._started_s, self.timeout_s)
 
     def _end(self, child: Child | None, kill: bool) -> None:
         if child is None:
@@ -432,7 +292,7 @@ class ContainerdNode:
         if kill:
             child.kill()
         else:
-            child.signal(15)
+            child.signal(signal.SIGTERM)
             child.wait(_GRACE_S + 20)
 
     def _write_record(self) -> None:

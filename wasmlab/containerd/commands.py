@@ -1,0 +1,107 @@
+"""`wasmlab containerd`: the container node of a lab, its image of a node for kind, and what others need to install."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_DIR_HELP = "Directory of the lab [default: $WASMLAB_DIR or ~/.local/state/wasmlab/lab]"
+Directory = Annotated[Path | None, typer.Option("--dir", "-d", help=_DIR_HELP, show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the ``containerd`` commands to `app`."""
+    sub = typer.Typer(
+        help="Path 2: a node with the real kubelet, containerd and our shim (as root).", no_args_is_help=True
+    )
+    sub.command()(up)
+    sub.command()(down)
+    sub.command()(kind)
+    sub.command()(config)
+    app.add_typer(sub, name="containerd")
+
+
+def up(
+    dir: Directory = None,
+    name: Annotated[str, typer.Option("--node-name", help="Name of the Node.")] = "containerd-node",
+    containerd: Annotated[
+        str,
+        typer.Option(
+            help="'debian': the system's; '2.x': built from its Go module; or a directory with containerd."
+        ),
+    ] = "debian",
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the node.")] = 90.0,
+    as_json: AsJson = False,
+) -> None:
+    """Add a container node to a lab that runs (`wasmlab up`); return when it is Ready. It goes on."""
+    from wasmlab.cluster.cluster import Cluster
+    from wasmlab.console import step
+    from wasmlab.containerd.node import ContainerdNode
+
+    cluster = Cluster.attach(_root(dir))
+    node = ContainerdNode(cluster, name=name, containerd=containerd, detach=True, timeout_s=timeout_s)
+    with step(f"Join the node {name} (containerd {node.programs.version})"):
+        node.start()
+    facts = {
+        "node": name,
+        "dir": str(node.layout.dir),
+        "containerd": node.programs.version,
+        "socket": str(node.layout.socket),
+        "runtimeClasses": ["wasm", "wasmtime", "wasmer"],
+    }
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print(f"node            {name}\ncontainerd      {node.programs.version}, {node.layout.socket}")
+        print("runtime classes wasm, wasmtime, wasmer")
+
+
+def down(dir: Directory = None, as_json: AsJson = False) -> None:
+    """End the container nodes of a lab and remove all that they made on this machine."""
+    from wasmlab.containerd.joining import stop_all
+
+    root = _root(dir)
+    ended = stop_all(root)
+    if as_json:
+        print(json.dumps({"dir": str(root), "ended": ended}))
+    else:
+        print(f"ended {', '.join(ended)}" if ended else f"no container node ran in {root}")
+
+
+def kind(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to write.")] = Path(
+        "kind"
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="Nodes that run WASM.")] = 1,
+    image: Annotated[str | None, typer.Option(help="The nodes' image, e.g. kindest/node:v1.37.2.")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The self-contained shim; else it is made.", show_default=False),
+    ] = None,
+) -> None:
+    """Write the configuration of a kind cluster whose nodes have the shim, with all that it mounts."""
+    from wasmlab.containerd.kindfiles import write
+
+    written = write(out, workers=workers, image=image, bundle=bundle)
+    print(
+        f"wrote {written}\nkind create cluster --config {written}\nkubectl apply -f {out}/runtimeclasses.yaml"
+    )
+
+
+def config(
+    major: Annotated[int, typer.Option(min=1, max=2, help="1: containerd 1.x. 2: containerd 2.x.")] = 2,
+) -> None:
+    """Print the part of containerd's configuration that makes our shim known."""
+    from wasmlab.containerd.config import handlers_snippet
+
+    print(handlers_snippet(major), end="")
+
+
+def _root(dir: Path | None) -> Path:
+    from wasmlab.cluster.statedir import default_root
+
+    return (dir or default_root()).absolute()
