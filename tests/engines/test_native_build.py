@@ -150,12 +150,19 @@ def test_readme_tells_the_versions():
     assert f"Version {native_binding.version()} holds Wasmer {native_binding.wasmer_version()}" in readme
 
 
-@pytest.mark.parametrize(("wish", "expected"), [("sdk", None), ("", "library"), ("native", "library")])
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        ("sdk", None),
+        ("", (Path("library"), "cranelift")),
+        ("native", (Path("library"), "cranelift")),
+        ("native-singlepass", (Path("library"), "singlepass")),
+    ],
+)
 def test_choice(monkeypatch, wish, expected):
     monkeypatch.setenv(native_binding.OVERRIDE, wish)
     monkeypatch.setattr(native_binding, "find", lambda: Path("library"))
-    found = native_binding.chosen()
-    assert (found and found.name) == expected
+    assert native_binding.chosen() == expected
 
 
 def test_choice_of_what_is_not_there(monkeypatch):

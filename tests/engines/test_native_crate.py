@@ -99,8 +99,9 @@ with open(sys.argv[2], "rb") as stream:
 with open("hello.bin", "wb") as stream:
     stream.write(made.serialize())
 out = []
-for loaded in (w.Engine(None).deserialize_file("hello.bin"), w.Engine(None).deserialize_file("hello.bin", unchecked=True),
-               w.Engine(None).deserialize(made.serialize())):
+bare = w.Engine(None)
+for loaded in (bare.deserialize_file("hello.bin"), bare.deserialize_file("hello.bin", unchecked=True),
+               bare.deserialize(made.serialize())):
     code = loaded.instantiate(["hello", "a"], stdout=out.append, stderr=out.append).run()
 answer([code, b"".join(out).decode(), loaded.imports])
 """,
@@ -400,7 +401,8 @@ def test_callable_that_fails_is_an_error_of_the_guest_only(script):
 sys.unraisablehook = lambda _: None
 def bad(data):
     raise RuntimeError("no")
-answer([module(sys.argv[2]).instantiate(["h"], stdout=bad).run(), error(lambda: module(sys.argv[2]).instantiate(["h"], stdout=999))])
+compiled = module(sys.argv[2])
+answer([compiled.instantiate(["h"], stdout=bad).run(), error(lambda: compiled.instantiate(["h"], stdout=999))])
 """
     ended, refused = script(code, ROOT / "data/wasm/hello.wasm")
     assert isinstance(ended, int)

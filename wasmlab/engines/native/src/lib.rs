@@ -1,1 +1,31 @@
+//! Wasmer for Python, thin: engine, module, instance, each step on its own, so that each can be timed, cached and limited.
 
+mod engine;
+mod errors;
+mod hostdir;
+mod instance;
+mod limits;
+mod runtime;
+mod stdio;
+
+use pyo3::prelude::*;
+
+/// The Wasmer WebAssembly runtime for Python, with its phases apart.
+#[pymodule]
+mod wasmer_native {
+    #[pymodule_export]
+    use super::engine::{Engine, Module};
+    #[pymodule_export]
+    use super::errors::{CompileError, DeserializeError, Exit, LinkError, MemoryLimitError, Trap, WasmerError};
+    #[pymodule_export]
+    use super::instance::Instance;
+
+    /// Version of this package.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// Version of Wasmer (the tests compare it with Cargo.lock).
+    #[pymodule_export]
+    const WASMER_VERSION: &str = "7.4.2";
+}

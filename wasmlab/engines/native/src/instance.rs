@@ -1,0 +1,186 @@
+//! One guest: made, run once, perhaps interrupted.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use wasmer::{AsStoreRef, Extern, Function, Interrupter, Memory, Store};
+use wasmer_wasix::virtual_fs::{EmptyFileSystem, MountFileSystem};
+use wasmer_wasix::{WasiEnv, WasiFunctionEnv};
+
+use crate::errors::{Ended, WasmerError};
+use crate::hostdir::HostDir;
+use crate::limits::limited;
+use crate::runtime::{GuestRuntime, Interruption};
+use crate::stdio::{Stdio, Target};
+
+/// How often, and how many times, an interrupt is repeated: it may come between two instructions of `run`.
+const KNOCK_EVERY: Duration = Duration::from_millis(1);
+const KNOCKS: u32 = 1000;
+
+/// A guest that `Module.instantiate` made. It runs once.
+#[pyclass(frozen, module = "wasmer_native")]
+pub struct Instance {
+    guest: Mutex<Guest>,
+    ran: AtomicBool,
+    running: AtomicBool,
+    interruption: Arc<Interruption>,
+    interrupter: Interrupter,
+}
+
+struct Guest {
+    store: Store,
+    start: Function,
+    memory: Option<Memory>,
+    // Holds the guest's open files.
+    _env: WasiFunctionEnv,
+}
+
+// A store is full of raw pointers, all of them into itself or into the module's code (which lives as long): no thread
+// owns any of it. What a guest's host calls use (streams, directories, clock) is Send. The mutex lets one thread in at
+// a time, and no guest is ever suspended in the middle of its code.
+unsafe impl Send for Guest {}
+
+impl Instance {
+    /// The outer error is the caller's fault, the inner one the module's.
+    pub fn new(
+        engine: &wasmer::Engine,
+        module: &wasmer::Module,
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+        preopens: Vec<(PathBuf, String, bool)>,
+        streams: [Target; 3],
+        memory_limit_bytes: Option<u64>,
+    ) -> PyResult<Result<Self, Ended>> {
+        let interruption = Arc::new(Interruption::default());
+        let mut store = Store::new(engine.clone());
+        let interrupter = store.interrupter();
+        let mut builder = WasiEnv::builder("").envs(env);
+        *builder.get_args_mut() = argv;
+        builder.set_runtime(Arc::new(GuestRuntime::new(engine.clone(), interruption.clone())));
+        let [stdin, stdout, stderr] = streams;
+        builder.set_stdin(Box::new(Stdio::new(stdin, 0, interruption.clone())?));
+        builder.set_stdout(Box::new(Stdio::new(stdout, 1, interruption.clone())?));
+        builder.set_stderr(Box::new(Stdio::new(stderr, 2, interruption.clone())?));
+        let root = MountFileSystem::new();
+        let refused = |error: &dyn std::fmt::Display| PyValueError::new_err(error.to_string());
+        let mut has_root = false;
+        for (host, guest, read_only) in preopens {
+            let directory = HostDir::open(&host, read_only)
+                .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", host.display())))?;
+            let place = place(&guest)?;
+            has_root |= place == Path::new("/");
+            root.mount(&place, Arc::new(directory)).map_err(|error| refused(&format!("{guest}: {error}")))?;
+            builder
+                .add_preopen_build(|preopen| {
+                    let preopen = preopen.directory(&place).read(true).write(!read_only).create(!read_only);
+                    // An absolute name is the default; as an alias it would lose its slash.
+                    if guest.starts_with('/') { preopen } else { preopen.alias(&guest) }
+                })
+                .map_err(|error| refused(&error))?;
+        }
+        if !has_root {
+            // Not wasmer's own default, which is a file system in memory that no limit counts.
+            root.mount(Path::new("/"), Arc::new(EmptyFileSystem::default())).map_err(|error| refused(&error))?;
+        }
+        builder.set_mount_fs(root);
+
+        let made = limited(memory_limit_bytes, || builder.instantiate(module.clone(), &mut store));
+        let (instance, env) = match made {
+            Ok(made) => made,
+            Err(wasmer_wasix::WasiRuntimeError::Init(error)) => return Err(refused(&error)),
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let Ok(start) = instance.exports.get_function("_start").cloned() else {
+            let text = "the module exports no function _start: it is a library, not a command";
+            return Ok(Err(Ended::Link(text.to_owned())));
+        };
+        let memory = instance.exports.iter().find_map(|(_, export)| match export {
+            Extern::Memory(memory) => Some(memory.clone()),
+            _ => None,
+        });
+        Ok(Ok(Self {
+            guest: Mutex::new(Guest { store, start, memory, _env: env }),
+            ran: AtomicBool::new(false),
+            running: AtomicBool::new(false),
+            interruption,
+            interrupter,
+        }))
+    }
+
+    fn call(&self) -> Result<i32, Ended> {
+        let mut guest = self.guest.lock().unwrap();
+        let Guest { store, start, .. } = &mut *guest;
+        self.running.store(true, Ordering::SeqCst);
+        let result = if self.interruption.asked() {
+            Err(Ended::Trap { kind: "interrupted", message: "interrupted before it ran".to_owned() })
+        } else {
+            match start.call(store, &[]) {
+                Ok(_) => Ok(0),
+                Err(error) => match error.into() {
+                    Ended::Exit(code) => Ok(code),
+                    other => Err(other),
+                },
+            }
+        };
+        self.running.store(false, Ordering::SeqCst);
+        result
+    }
+}
+
+#[pymethods]
+impl Instance {
+    /// Run the guest and return its exit code (as WASI gave it: 16 bits). Other threads run meanwhile.
+    ///
+    /// Raises
+    /// ------
+    /// Trap
+    ///     With ``kind``; "interrupted" after `interrupt`.
+    fn run(&self, py: Python<'_>) -> PyResult<i32> {
+        if self.ran.swap(true, Ordering::SeqCst) {
+            return Err(WasmerError::new_err("an instance runs once: make another one"));
+        }
+        py.detach(|| self.call()).map_err(|ended| ended.into_pyerr(py))
+    }
+
+    /// End the guest, from any thread: `run` raises `Trap` of kind "interrupted".
+    ///
+    /// Ends loops, sleeps and reads of stdin; not a write to a full pipe, nor a callable that does not return.
+    fn interrupt(&self, py: Python<'_>) {
+        py.detach(|| {
+            self.interruption.ask();
+            for _ in 0..KNOCKS {
+                if !self.running.load(Ordering::SeqCst) {
+                    return;
+                }
+                self.interrupter.interrupt();
+                std::thread::sleep(KNOCK_EVERY);
+            }
+        });
+    }
+
+    /// Size of the guest's linear memory in bytes; 0 if it exports none. Waits while the guest runs.
+    #[getter]
+    fn memory_bytes(&self, py: Python<'_>) -> u64 {
+        py.detach(|| {
+            let guest = self.guest.lock().unwrap();
+            guest.memory.as_ref().map_or(0, |memory| memory.view(&guest.store.as_store_ref()).data_size())
+        })
+    }
+}
+
+/// Where a guest's directory is mounted: absolute, without dots.
+fn place(guest: &str) -> PyResult<PathBuf> {
+    let mut place = PathBuf::from("/");
+    for part in guest.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => return Err(PyValueError::new_err(format!("{guest:?} leads upwards"))),
+            name => place.push(name),
+        }
+    }
+    Ok(place)
+}

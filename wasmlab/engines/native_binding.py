@@ -1,0 +1,121 @@
+"""Where the native wasmer binding is, and whether it is to be used. Light: each process that names wasmer asks.
+
+The binding (the crate in ``native/``) is in the cache once `native_build` has built it, or it is installed as the
+package ``wasmer-native``. The environment variable ``WASMLAB_WASMER`` chooses: ``native`` insists on it (and
+``native-singlepass`` on its other compiler), ``sdk`` takes the package ``wasmer-sdk``; unset, the native binding is
+taken if it is there.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from wasmlab.errors import PrerequisiteError
+from wasmlab.paths import cache_dir
+
+SOURCES = Path(__file__).with_name("native")
+MODULE = "wasmer_native"
+LIBRARY = f"{MODULE}.abi3.so"
+OVERRIDE = "WASMLAB_WASMER"
+_COMPILERS = {"": "cranelift", "native": "cranelift", "native-singlepass": "singlepass"}
+
+
+@functools.cache
+def key() -> str:
+    """Return what a binding is known by: its sources, its dependencies, the architecture.
+
+    Not the compiler's version: that makes no other binding, and finding it out would start a process.
+    """
+    digest = hashlib.sha256()
+    for path in sorted([SOURCES / "Cargo.toml", SOURCES / "Cargo.lock", *(SOURCES / "src").glob("*.rs")]):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return f"{digest.hexdigest()[:16]}-{os.uname().machine}"
+
+
+def find() -> Path | None:
+    """Return the library if it is in the cache or installed, without building anything."""
+    if not (SOURCES / "Cargo.lock").exists():
+        return _installed()
+    library = cache_dir("native") / key() / LIBRARY
+    return library if library.exists() else _installed()
+
+
+def _installed() -> Path | None:
+    spec = importlib.util.find_spec(MODULE) if MODULE not in sys.modules else sys.modules[MODULE].__spec__
+    if spec is None or spec.origin is None:
+        return None
+    library = Path(spec.origin)
+    # Of another version it may know other arguments.
+    wanted = library.parent / f"{MODULE}-{version()}.dist-info"
+    return library if wanted.exists() else None
+
+
+def chosen() -> tuple[Path, str] | None:
+    """Return (library, compiler) if engine wasmer is to be the native binding, None if it is to be ``wasmer-sdk``.
+
+    Raises
+    ------
+    PrerequisiteError
+        If ``WASMLAB_WASMER`` insists on a binding that is not there, or names none.
+    """
+    wish = os.environ.get(OVERRIDE, "")
+    if wish == "sdk":
+        return None
+    if wish not in _COMPILERS:
+        raise PrerequisiteError(
+            f"{OVERRIDE} is {wish!r}, which is no binding of wasmer",
+            remedy=f"unset it, or set {OVERRIDE}=native|native-singlepass|sdk",
+        )
+    library = find()
+    if library is not None:
+        return library, _COMPILERS[wish]
+    if wish:
+        raise PrerequisiteError(
+            f"{OVERRIDE} asks for the native wasmer binding, which has not been built",
+            remedy=f"make native (or: python -m wasmlab.engines.native_build), or unset {OVERRIDE}",
+        )
+    return None
+
+
+def load(library: Path) -> ModuleType:
+    """Import the binding from its file, wherever that is."""
+    if MODULE in sys.modules:
+        return sys.modules[MODULE]
+    spec = importlib.util.spec_from_file_location(MODULE, library)
+    if spec is None or spec.loader is None:
+        raise PrerequisiteError(f"{library} is not an extension module of this Python", remedy="make native")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise PrerequisiteError(
+            f"the native wasmer binding does not load: {error}",
+            remedy=f"remove {library.parent} and build it again (make native), or set {OVERRIDE}=sdk",
+        ) from error
+    sys.modules[MODULE] = module
+    return module
+
+
+@functools.cache
+def version() -> str:
+    """Return the version of the crate."""
+    return _field("Cargo.toml", r'^version = "([^"]+)"')
+
+
+@functools.cache
+def wasmer_version() -> str:
+    """Return the version of Wasmer that the crate is pinned to."""
+    return _field("Cargo.lock", r'^name = "wasmer"\nversion = "([^"]+)"')
+
+
+def _field(file: str, pattern: str) -> str:
+    match = re.search(pattern, (SOURCES / file).read_text(), re.MULTILINE)
+    assert match, f"{file} holds {pattern}"
+    return match[1]

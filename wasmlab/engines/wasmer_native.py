@@ -1,0 +1,223 @@
+"""wasmer, by the binding of our own (the crate in ``native/``): the same steps, one by one, as on wasmtime.
+
+`prepare` imports the binding and makes an engine without a compiler, before the fork: neither starts a thread, and
+each worker inherits both. A run then maps the artifact, instantiates and calls. Where the binding has not been built,
+`wasmlab.engines.wasmer` serves by the package ``wasmer-sdk``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.engines import native_binding
+from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of
+from wasmlab.engines.spec import Span
+from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
+from wasmlab.errors import InvalidModule, Unsupported
+
+if TYPE_CHECKING:
+    from wasmlab.engines.spec import RunSpec
+    from wasmlab.engines.stdio import Stdio
+
+_COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
+# fd_write of nothing, then proc_exit(0): what a worker rehearses with.
+_NOOP = bytes.fromhex(
+    "0061736d0100000001100360047f7f7f7f017f60017f0060000002460216776173695f736e617073686f745f70726576696577310866645f77"
+    "72697465000016776173695f736e617073686f745f70726576696577310970726f635f657869740001030201020503010001071302066d656d"
+    "6f72790200065f737461727400020a13011100410141004101410810001a410010010b"
+)
+# A guest that trapped with so much of its limit in use is taken to have run out of memory.
+_NEARLY_ALL = 0.9
+
+_CAPABILITIES = Capabilities(
+    components=False,
+    notes={
+        "components": "wasmer runs core modules only; use engine wasmtime",
+        "memory_limit": "memory.grow fails at the limit; out_of_memory is reported if the guest then traps with 90 % "
+        "of the limit in use, or needs more than the limit to start",
+        "read_only_dirs": "enforced by the binding below wasmer, whose own rights let a guest create empty files",
+        "deadline": "the worker is killed; there is no guest backtrace",
+    },
+)
+
+
+class WasmerNativeEngine:
+    """The adapter.
+
+    Parameters
+    ----------
+    library : Path
+        The binding, as `native_binding.chosen` found it.
+    compiler : {"cranelift", "singlepass"}
+        What compiles. Compiled code of both runs on the same engine.
+    """
+
+    name = "wasmer"
+    capabilities = _CAPABILITIES
+    noop_module = _NOOP
+
+    def __init__(self, library: Path, compiler: str = "cranelift") -> None:
+        self._library = library
+        self._compiler = compiler
+        self._engine: Any = None
+        self.noop: Path | None = None
+
+    @functools.cached_property
+    def version(self) -> str:
+        """Version of wasmer, and which binding this is: no result may hide that."""
+        return f"{native_binding.wasmer_version()} native ({self._compiler})"
+
+    def settings(self) -> dict[str, str]:
+        """Compile settings (part of the cache key)."""
+        return {
+            "binding": f"native {native_binding.version()}",
+            "compiler": self._compiler,
+            "opt_level": "speed",
+        }
+
+    def check(self, spec: RunSpec) -> None:
+        """Everything in a RunSpec is supported."""
+
+    def variant(self, spec: RunSpec) -> str:
+        """Limits do not change the code."""
+        return ""
+
+    @property
+    def _binding(self) -> Any:
+        return native_binding.load(self._library)
+
+    def validate(self, wasm: bytes) -> None:
+        """Raise `InvalidModule` if wasmer refuses the module."""
+        _refuse_other_than_core(wasm)
+        binding = self._binding
+        try:
+            binding.Engine(self._compiler).validate(wasm)
+        except binding.CompileError as error:
+            raise _invalid(error) from error
+
+    def _compiled(self, wasm: bytes) -> Any:
+        _refuse_other_than_core(wasm)
+        binding = self._binding
+        try:
+            return binding.Engine(self._compiler).compile(wasm)
+        except binding.CompileError as error:
+            raise _invalid(error) from error
+
+    def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
+        """Compile and serialize."""
+        name = f"{key}.wasmu"
+        return Compiled(artifact=name, files={name: self._compiled(wasm).serialize()})
+
+    def prepare(self, cache_root: Path) -> None:
+        """Import the binding and make the engine that every worker inherits."""
+        self._engine = self._binding.Engine(None)
+
+    def warm(self) -> None:
+        """Nothing: all that can be shared was made in `prepare`, the rehearsal does the rest."""
+
+    def run(self, artifact: Path, spec: RunSpec, stdio: Stdio, *, cold: bool) -> GuestResult:
+        """Run a core module; see `Engine.run`."""
+        engine, binding = self._engine, self._binding
+        assert engine is not None, "prepare() comes first"
+        spans: list[Span] = []
+        start = time.monotonic_ns()
+
+        def lap(phase: str) -> None:
+            nonlocal start
+            now = time.monotonic_ns()
+            spans.append(Span(phase, start, now))
+            start = now
+
+        def ended(code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
+            return GuestResult(code, trap, message, tuple(spans))
+
+        try:
+            if cold:
+                with open(spec.module, "rb") as stream:
+                    wasm = stream.read()
+                lap("read")
+                code = self._compiled(wasm).serialize()
+                lap("compile")
+                module = engine.deserialize(code)
+            else:
+                # The cache has compared its checksum, or knows the file's stamp.
+                module = engine.deserialize_file(os.fspath(artifact), unchecked=True)
+            lap("load")
+        except InvalidModule as error:
+            return ended(None, "invalid_module", error.message)
+        except binding.WasmerError as error:
+            return ended(None, "invalid_module", f"cannot load the compiled module: {error}")
+
+        try:
+            instance = module.instantiate(
+                spec.argv,
+                env=spec.env,
+                preopens=[(one.host, one.guest, one.read_only) for one in spec.preopens],
+                memory_limit_bytes=spec.memory_bytes,
+                **_streams(stdio),
+            )
+        except binding.MemoryLimitError as error:
+            return ended(None, "out_of_memory", f"the module needs more memory to start: {error}")
+        except binding.LinkError as error:
+            return ended(None, "link", str(error))
+        except binding.Trap as error:
+            return ended(None, error.kind, f"wasm trap: {error}")
+        except binding.Exit as leave:
+            lap("instantiate")
+            code, message = exit_code_of(leave.code)
+            return ended(code, None, message)
+        lap("instantiate")
+        try:
+            raw = instance.run()
+        except binding.Trap as error:
+            lap("run")
+            used, limit = instance.memory_bytes, spec.memory_bytes
+            if limit is not None and used >= _NEARLY_ALL * limit:
+                text = f"out of memory: {used} of {limit} bytes were in use when the guest gave up ({error})"
+                return ended(None, "out_of_memory", text)
+            return ended(None, error.kind, f"wasm trap: {error}")
+        lap("run")
+        code, message = exit_code_of(raw)
+        return ended(code, None, message)
+
+
+def _streams(stdio: Stdio) -> dict[str, Any]:
+    if not stdio.framed:
+        return {"stdin": stdio.stdin, "stdout": stdio.stdout, "stderr": stdio.stderr}
+    # Called at each write of the guest, so the order between the two streams is the guest's.
+    return {
+        "stdin": stdio.stdin,
+        "stdout": lambda data: write_frame(stdio.stdout, STDOUT, data),
+        "stderr": lambda data: write_frame(stdio.stdout, STDERR, data),
+    }
+
+
+def _refuse_other_than_core(wasm: bytes) -> None:
+    if wasm[:4] != b"\0asm":
+        raise InvalidModule(
+            f"not a WASM binary: it begins with {wasm[:4].hex(' ') or 'nothing'}, not 00 61 73 6d",
+            remedy="compile it to WASM (python -m ziglang cc --target=wasm32-wasi), or check the download",
+        )
+    if wasm[:8] == _COMPONENT_MAGIC:
+        raise Unsupported(
+            f"wasmer cannot run this component: {_CAPABILITIES.notes['components']}",
+            remedy="run it on engine wasmtime",
+            capability="components",
+        )
+
+
+def _invalid(error: Exception) -> InvalidModule:
+    return InvalidModule(
+        f"wasmer refuses the module: {' '.join(str(error).split())}",
+        remedy="compile it again, or check that the download is complete",
+    )
+
+
+def make() -> WasmerNativeEngine | None:
+    """Return the adapter if engine wasmer is to be the native binding, None if it is to be ``wasmer-sdk``."""
+    chosen = native_binding.chosen()
+    return None if chosen is None else WasmerNativeEngine(*chosen)
