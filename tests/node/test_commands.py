@@ -57,6 +57,15 @@ def test_the_unit_of_row_1(tmp_path: Path) -> None:
         assert "wasmlab-node.service" not in done.stderr, done.stderr
 
 
+def test_the_unit_takes_no_kubeconfig_from_the_environment() -> None:
+    app = typer.Typer()
+    commands.register(app)
+    app.command("other")(lambda: None)
+    result = CliRunner().invoke(app, ["node", "unit", "--dir", "rel"], env={"KUBECONFIG": "/admin.conf"})
+    assert "admin.conf" not in result.stdout
+    assert f"KUBECONFIG={Path.cwd() / 'rel' / 'kubeconfig'}" in result.stdout
+
+
 def test_a_percent_sign_is_no_specifier() -> None:
     assert "100%%" in unit(Path("/usr/bin/wasmlab"), Path("/k"), ["--label", "a=100%"])
 

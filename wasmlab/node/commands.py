@@ -138,7 +138,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 @node_app.command()
 def unit(
-    kubeconfig: Kubeconfig = None,
+    # Not from the environment: whoever prints the unit may have an administrator's KUBECONFIG there.
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="The node's own credentials; DIR/kubeconfig by default.")
+    ] = None,
     dir: Directory = Path("/var/lib/wasmlab-node"),
     node_name: NodeName = "",
     bootstrap_kubeconfig: Bootstrap = None,
@@ -155,13 +158,20 @@ def unit(
     from wasmlab.node.config import default_node_name
     from wasmlab.node.unitfile import unit as text
 
-    arguments = ["--dir", str(dir), "--node-name", node_name or default_node_name(), "--engine", engine]
+    arguments = [
+        "--dir",
+        str(dir.absolute()),
+        "--node-name",
+        node_name or default_node_name(),
+        "--engine",
+        engine,
+    ]
     if bootstrap_kubeconfig is not None:
-        arguments += ["--bootstrap-kubeconfig", str(bootstrap_kubeconfig)]
+        arguments += ["--bootstrap-kubeconfig", str(bootstrap_kubeconfig.absolute())]
     if restart_semantics != "kubernetes":
         arguments += ["--restart-semantics", restart_semantics]
     arguments += ["--address", address, "--port", str(port)]
-    typer.echo(text(_executable(), kubeconfig or dir / "kubeconfig", arguments), nl=False)
+    typer.echo(text(_executable(), (kubeconfig or dir / "kubeconfig").absolute(), arguments), nl=False)
 
 
 def _executable() -> Path:
