@@ -187,7 +187,7 @@ def test_states_and_events(pod, node, name):
     assert (one.state().status, one.state().pid) == (task_pb2.CREATED, pid)
     assert not one.stdout.read_text()
     assert one.start() == pid
-    assert one.wait() == 0
+    assert one.wait() == 0, one.stderr.read_text()
     state = one.state()
     assert (state.status, state.exit_status) == (task_pb2.STOPPED, 0)
     assert abs(state.exited_at.ToSeconds() - time.time()) < 30
@@ -249,7 +249,7 @@ def test_many_waiters_and_a_late_one(pod):
     others = [Client(Path(path)) for _ in range(3)]
     for other in others:
         other.stream = 1
-    assert one.wait() == 0
+    assert one.wait() == 0, one.stderr.read_text()
     for other in others:
         assert other.call("Wait", task_pb2.WaitRequest(id=one.id), task_pb2.WaitResponse).exit_status == 0
         other.sock.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -135,8 +135,21 @@ class Engine(Protocol):
     def warm(self) -> None:
         """Make what an idle worker can make before it knows what to run. May start threads."""
 
-    def run(self, artifact: Path, spec: RunSpec, stdio: Stdio, *, cold: bool) -> GuestResult:
-        """Run the guest in this process, once; `cold` compiles ``spec.module`` here and takes no cache."""
+    def run(
+        self,
+        artifact: Path,
+        spec: RunSpec,
+        stdio: Stdio,
+        *,
+        cold: bool,
+        before_guest: Callable[[], None] | None = None,
+    ) -> GuestResult:
+        """Run the guest in this process, once; `cold` compiles ``spec.module`` here and takes no cache.
+
+        `before_guest` is called when the code is loaded and nothing of the guest exists yet (no directory is open): a
+        container gives up the host's files and privileges there. Only for engines whose ``capabilities.directories``
+        is true; the others have threads by then, and get no host directory.
+        """
 
 
 def package_version(package: str) -> str:

@@ -134,6 +134,15 @@ class CompileCache:
         """Return the artifact for `spec` if it is in the cache; never compiles. Fast enough for an event loop."""
         return self._lookup(self.key(engine, spec.digest, engine.variant(spec)))
 
+    def preload(self, count: int = 16) -> None:
+        """Check the `count` entries that were used last, so that processes forked now find them checked."""
+        with os.scandir(self.root) as entries:
+            records = [
+                (entry.stat().st_mtime_ns, entry.name[:-5]) for entry in entries if entry.name.endswith(".json")
+            ]
+        for _, key in sorted(records, reverse=True)[:count]:
+            self._lookup(key, used=False)
+
     def size(self) -> int:
         """Return how many bytes the cache takes on disk."""
         return sum(path.lstat().st_size for path in self._files())
@@ -161,7 +170,7 @@ class CompileCache:
     def _files(self) -> Iterator[Path]:
         return (path for path in self.root.rglob("*") if path.is_file())
 
-    def _lookup(self, key: str) -> Path | None:
+    def _lookup(self, key: str, *, used: bool = True) -> Path | None:
         """Return the artifact if the entry is whole. The path of every run: no more than a stat or two."""
         known = self._seen.get(key)
         if known is not None:
@@ -184,7 +193,8 @@ class CompileCache:
                     return None
                 stamps.append((path, now))
             # Its age tells prune() what was used longest ago.
-            os.utime(record)
+            if used:
+                os.utime(record)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         artifact = self.root / entry["artifact"]

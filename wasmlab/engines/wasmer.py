@@ -33,6 +33,8 @@ from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
 from wasmlab.errors import InvalidModule, Unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import wasmer_sdk
 
     from wasmlab.engines.spec import RunSpec
@@ -179,7 +181,15 @@ class WasmerEngine:
         self._loop = asyncio.new_event_loop()
         self._client = wasmer_sdk.Wasmer(cache_root=self._root)
 
-    def run(self, artifact: Path, spec: RunSpec, stdio: Stdio, *, cold: bool) -> GuestResult:
+    def run(
+        self,
+        artifact: Path,
+        spec: RunSpec,
+        stdio: Stdio,
+        *,
+        cold: bool,
+        before_guest: Callable[[], None] | None = None,
+    ) -> GuestResult:
         """Run a core module; see `Engine.run`."""
         # The SDK prints the reason of a trap to descriptor 2; that is neither the guest's nor ours to show. The
         # guest's own streams are other descriptors here, even if they lead to the same place.

@@ -23,6 +23,8 @@ from wasmlab.engines.stdio import STDERR, STDOUT, Stdio, write_frame
 from wasmlab.errors import InvalidModule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import wasmtime
 
 _COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
@@ -158,7 +160,15 @@ class WasmtimeEngine:
     def warm(self) -> None:
         """Nothing: all that can be shared was made in `prepare`, the rehearsal does the rest."""
 
-    def run(self, artifact: Path, spec: RunSpec, stdio: Stdio, *, cold: bool) -> GuestResult:
+    def run(
+        self,
+        artifact: Path,
+        spec: RunSpec,
+        stdio: Stdio,
+        *,
+        cold: bool,
+        before_guest: Callable[[], None] | None = None,
+    ) -> GuestResult:
         """Run a command module or component; see `Engine.run`."""
         import wasmtime
 
@@ -192,7 +202,9 @@ class WasmtimeEngine:
             else:
                 is_component = str(artifact).endswith(_COMPONENT_SUFFIX)
             if is_component:
-                return self._run_component(code if cold else None, artifact, spec, stdio, spans, lap)
+                return self._run_component(
+                    code if cold else None, artifact, spec, stdio, spans, lap, before_guest
+                )
             if cold:
                 module = wasmtime.Module.deserialize(engine, code)
             else:
@@ -205,6 +217,8 @@ class WasmtimeEngine:
                 None, "invalid_module", f"cannot load the compiled module: {error}", tuple(spans)
             )
 
+        if before_guest is not None:
+            before_guest()
         store = self._store(spec, stdio)
         try:
             instance = linker.instantiate(store, module)
@@ -267,7 +281,14 @@ class WasmtimeEngine:
         return store
 
     def _run_component(
-        self, code: bytes | None, artifact: Path, spec: RunSpec, stdio: Stdio, spans: list[Span], lap: Any
+        self,
+        code: bytes | None,
+        artifact: Path,
+        spec: RunSpec,
+        stdio: Stdio,
+        spans: list[Span],
+        lap: Any,
+        before_guest: Callable[[], None] | None,
     ) -> GuestResult:
         import wasmtime
         from wasmtime import component
@@ -286,6 +307,8 @@ class WasmtimeEngine:
         lap("load")
         linker = component.Linker(engine)
         linker.add_wasip2()
+        if before_guest is not None:
+            before_guest()
         store = self._store(spec, stdio)
         try:
             instance = linker.instantiate(store, loaded)

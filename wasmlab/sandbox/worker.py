@@ -21,6 +21,7 @@ from wasmlab.sandbox import limits
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from wasmlab.engines.base import Engine
@@ -47,11 +48,11 @@ def serve(engine: Engine, control: socket.socket, parent: int, *, rehearse: bool
         control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
         engine.warm()
         if rehearse:
-            _rehearse(engine)
+            rehearsal(engine)
         send(control, b'{"ready":true}')
         request, fds = receive(control)
         if request is not None:
-            result = _run(engine, request, fds)
+            result = run(engine, request, fds)
             send(control, pack(result))
         code = 0
     except BaseException as error:
@@ -61,7 +62,7 @@ def serve(engine: Engine, control: socket.socket, parent: int, *, rehearse: bool
         os._exit(code)
 
 
-def _rehearse(engine: Engine) -> None:
+def rehearsal(engine: Engine) -> None:
     """Take a request from a socket and run a module that does nothing, by the very path that the guest will take.
 
     A forked process copies each page that it writes to first, Python writes to nearly every page it looks at, and
@@ -76,20 +77,32 @@ def _rehearse(engine: Engine) -> None:
     send(here, pack(request), (null, null))
     received, fds = receive(there)
     if received is not None:
-        send(there, pack(_run(engine, received, fds)))
+        send(there, pack(run(engine, received, fds)))
     here.close()
     there.close()
     os.close(null)
 
 
-def _run(engine: Engine, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+def run(
+    engine: Engine,
+    request: dict[str, Any],
+    fds: list[int],
+    *,
+    before_guest: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Run what `request` says on `fds` (stdin, stdout and stderr, or stdin and a framed pipe); return the result.
+
+    Every failure is a result. The descriptors are closed at the end.
+    """
     received = time.monotonic_ns()
     spec = RunSpec.from_json(request["spec"])
     framed = bool(request.get("framed"))
     stdin, stdout, *rest = fds
     stdio = Stdio(stdin, stdout, rest[0] if rest else stdout, framed)
     try:
-        result = engine.run(Path(request["artifact"]), spec, stdio, cold=bool(request.get("cold")))
+        result = engine.run(
+            Path(request["artifact"]), spec, stdio, cold=bool(request.get("cold")), before_guest=before_guest
+        )
     except Unsupported as error:
         result = GuestResult(None, "unsupported", str(error))
     except WasmlabError as error:

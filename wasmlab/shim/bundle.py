@@ -90,17 +90,18 @@ class Bundle:
         return limit if 0 < limit < 1 << 62 else None
 
     def engine(self, default: str) -> str:
-        """Return the engine that annotations ask for, that of the container (``.../engine.<name>``) first."""
-        name = self.annotations.get(_CONTAINER_NAME, "")
-        return (
-            self.annotations.get(f"{ENGINE_ANNOTATION}.{name}")
-            or self.annotations.get(ENGINE_ANNOTATION)
-            or default
-        )
+        """Return the engine that the annotations ask for."""
+        return engine_of(self.annotations, default)
 
     def termination_log(self) -> str | None:
         """Return the host's file behind ``/dev/termination-log``, if the kubelet gave one."""
         return next((one["source"] for one in self.mounts if one["destination"] == _TERMINATION_LOG), None)
+
+
+def engine_of(annotations: dict[str, str], default: str) -> str:
+    """Return the engine that annotations ask for, that of the container (``wasmlab.dev/engine.<name>``) first."""
+    name = annotations.get(_CONTAINER_NAME, "")
+    return annotations.get(f"{ENGINE_ANNOTATION}.{name}") or annotations.get(ENGINE_ANNOTATION) or default
 
 
 def group_of(config: dict[str, Any], container: str) -> str:

@@ -120,9 +120,10 @@ class V1:
             _write(f"{self.existing['pids']}/pids.max", pids if pids > 0 else "max")
 
     def join_paths(self) -> list[str]:
+        # Not cgroup.procs: to move a whole process the kernel waits (5-20 ms) until no other one forks or ends; one
+        # thread may move itself at once. A worker has one thread when it joins.
         return [
-            f"{directory}/cgroup.procs"
-            for directory in dict.fromkeys(map(os.path.realpath, self._made.values()))
+            f"{directory}/tasks" for directory in dict.fromkeys(map(os.path.realpath, self._made.values()))
         ]
 
     def _anywhere(self) -> str:

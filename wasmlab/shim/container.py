@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wasmlab.sandbox.spec import Outcome
     from wasmlab.shim.bundle import Bundle
     from wasmlab.shim.loop import Loop
+    from wasmlab.shim.spans import Spans
     from wasmlab.shim.stdio import Console, Streams
     from wasmlab.shim.worker import Pause, Worker
 
@@ -45,6 +46,8 @@ class Task:
         self.run: dict[str, Any] = {}
         """What the worker gets: kept for execs, which get their worker when they are started."""
         self.result: dict[str, Any] | None = None
+        self.dying = False
+        """Whether the guest has ended and its process has not yet."""
         self.waiters: list[Call] = []
         self.on_ready: Callable[[str | None], None] | None = None
         """Called once when the worker has entered the container (or failed to: with the reason)."""
@@ -54,6 +57,7 @@ class Task:
         self.oom_before = 0
         self.exit_status = 0
         self.exited_at_ns = 0
+        self.reaped_ns = 0
         self.outcome: Outcome | None = None
         self.last_pid = 0
 
@@ -66,13 +70,10 @@ class Task:
         """Take charge of `worker`: hear what it says, reap it."""
         self.worker = worker
         worker.sock.setblocking(False)
-        loop.watch(worker.sock.fileno(), lambda _: self._hear(loop))
-        loop.watch(worker.pidfd, lambda _: self._reap(loop, ended))
+        loop.watch(worker.sock.fileno(), lambda _: self._hear(loop, worker, ended))
+        loop.watch(worker.pidfd, lambda _: self._reap(loop, worker, ended))
 
-    def _hear(self, loop: Loop) -> None:
-        worker = self.worker
-        if worker is None:
-            return
+    def _hear(self, loop: Loop, worker: Worker | Pause, ended: Callable[[Task, End], None] | None) -> None:
         try:
             message, _ = receive(worker.sock)
         except BlockingIOError:
@@ -87,42 +88,52 @@ class Task:
             self._became(str(message["error"]))
         else:
             self.result = message
+            if ended is not None:
+                self.dying = True
+                self._over(worker, 0, 0, ended)
 
     def _became(self, ready: bool | str) -> None:
         self.ready = ready
+        if ready is True and not self.exec_id:
+            self.container.spans.add("worker_ready", self.container.begun_ns)
         callback, self.on_ready = self.on_ready, None
         if callback is not None:
             callback(None if ready is True else str(ready))
 
-    def _reap(self, loop: Loop, ended: Callable[[Task, End], None]) -> None:
-        worker = self.worker
-        if worker is None:
-            return
+    def _reap(self, loop: Loop, worker: Worker | Pause, ended: Callable[[Task, End], None]) -> None:
         _, status, usage = os.wait4(worker.pid, 0)
-        now_ns = time.time_ns()
         while loop.watched(worker.sock.fileno()):
-            self._hear(loop)  # what it said last
+            self._hear(loop, worker, None)  # what it said last
         loop.unwatch(worker.pidfd)
         worker.close()
-        self.last_pid, self.worker = worker.pid, None
         if self.ready is False:
             self._became(f"the worker ended before it was ready ({_describe(status)})")
+        if self.dying:
+            self.dying = False
+        else:
+            self._over(worker, status, usage.ru_maxrss * 1024, ended)
+
+    def _over(
+        self, worker: Worker | Pause, status: int, max_rss_bytes: int, ended: Callable[[Task, End], None]
+    ) -> None:
+        """The guest has ended: judge how. `status` counts only if the worker did not say it."""
+        self.reaped_ns, self.exited_at_ns = time.monotonic_ns(), time.time_ns()
+        self.last_pid, self.worker = worker.pid, None
         limit = self.container.bundle.memory_limit_bytes
-        oom = self.container.cgroup.oom_kills() > self.oom_before
         self.outcome = judge(
             status=status,
             result=self.result,
             asked_signal=self.asked_signal,
             memory_bytes=limit,
             started_at=self.started_at,
-            finished_at=now_ns / 1e9,
-            max_rss_bytes=usage.ru_maxrss * 1024,
+            finished_at=self.exited_at_ns / 1e9,
+            max_rss_bytes=max_rss_bytes,
         )
         if self.container.bundle.is_sandbox and os.WIFEXITED(status):
             end = End(os.WEXITSTATUS(status), False, "")
         else:
+            oom = os.WIFSIGNALED(status) and self.container.cgroup.oom_kills() > self.oom_before
             end = read(self.outcome, status, oom_killed=oom, memory_limit_bytes=limit)
-        self.exited_at_ns = now_ns
         self.exit_status = end.status
         if end.message and self.result is None and self.streams is not None and self.started_at:
             self.streams.say(f"wasmlab: {end.message}")
@@ -156,8 +167,10 @@ class Task:
 class Container:
     """What Create made."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, spans: Spans) -> None:
         self.bundle = bundle
+        self.spans = spans
+        self.begun_ns = 0
         self.cgroup = cgroups.find(bundle.cgroup)
         self.init: Task | None = None
         self.execs: dict[str, Task] = {}

@@ -6,22 +6,32 @@ import os
 import sys
 from pathlib import Path
 
+from wasmlab.paths import atomic_write
+
 PROGRAMS = ("containerd-shim-wasm-v1", "containerd-shim-wasmtime-v1", "containerd-shim-wasmer-v1")
+FALLBACK = "wasmlab-shim"
+LAUNCHER_SOURCE = Path(__file__).with_name("launcher.c")
 
 _SCRIPT = """#!{interpreter} -IS
 import sys
 sys.path.insert(0, {here!r})
 import entry
 import os
-os._exit(entry.main(sys.argv[1:], {python!r}, os.path.basename(sys.argv[0]), {root!r}))
+program = os.environ.pop("WASMLAB_SHIM_PROGRAM", "") or os.path.basename(sys.argv[0])
+os._exit(entry.main(sys.argv[1:], {python!r}, program, {root!r}))
 """
 
 
-def install(directory: Path) -> list[Path]:
+def install(directory: Path, *, launcher: Path | None = None) -> list[Path]:
     """Write the shim's executables into `directory` and return their paths.
 
-    ``containerd-shim-wasm-v1`` is a script that starts the base interpreter without site packages; the names of the
-    single engines are links to it.
+    Parameters
+    ----------
+    directory : Path
+        A directory on containerd's PATH.
+    launcher : Path, optional
+        ``launcher.c``, compiled for this machine: it asks the zygote in half a millisecond, and hands everything else
+        to the script. Without it the script does everything (it starts the base interpreter without site packages).
     """
     directory.mkdir(parents=True, exist_ok=True)
     here = Path(__file__).resolve().parent
@@ -34,13 +44,14 @@ def install(directory: Path) -> list[Path]:
         python=sys.executable,
         root=str(here.parents[1]),
     )
-    first = directory / PROGRAMS[0]
-    temporary = directory / f".{PROGRAMS[0]}.new"
-    temporary.write_text(script)
-    temporary.chmod(0o755)
-    temporary.replace(first)
-    for name in PROGRAMS[1:]:
-        link = directory / name
+    atomic_write(directory / FALLBACK, script, mode=0o755)
+    target = FALLBACK
+    if launcher is not None:
+        target = "wasmlab-shim-launcher"
+        atomic_write(directory / target, launcher.read_bytes(), mode=0o755)
+    for name in PROGRAMS:
+        link = directory / f".{name}.new"
         link.unlink(missing_ok=True)
-        link.symlink_to(first.name)
+        link.symlink_to(target)
+        link.replace(directory / name)
     return [directory / name for name in PROGRAMS]

@@ -17,7 +17,7 @@ from wasmlab.errors import WasmlabError
 
 if TYPE_CHECKING:
     from wasmlab.engines.base import Engine
-    from wasmlab.sandbox.spec import RunSpec
+    from wasmlab.engines.spec import RunSpec
     from wasmlab.shim.loop import Loop
 
 Then = Callable[["RunSpec", Path | str], None]

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.sandbox.protocol import receive
@@ -16,6 +17,7 @@ from wasmlab.shim.events import Publisher
 from wasmlab.shim.loop import Loop
 from wasmlab.shim.rpc import Server
 from wasmlab.shim.service import TaskService
+from wasmlab.shim.spans import Spans
 from wasmlab.shim.worker import Worker
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def idle(control: socket.socket, parent: int, cache: CompileCache, spare_engine:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        spare = Worker(spare_engine, warm=True) if spare_engine else None
+        spare = Worker(spare_engine, ahead=True) if spare_engine else None
         name, fds = receive(control)
         if name is not None:
             kernel.no_death_signal()
@@ -75,25 +77,33 @@ def serve(name: dict[str, Any], asker: socket.socket, cache: CompileCache, spare
         return
     asker.sendall(b"0" + name["answer"].encode())
     asker.close()
+    answered_ns = time.monotonic_ns()
 
     loop = Loop()
     # SIGTERM is for the shim alone: its containers end with it, and containerd cleans up.
     loop.on_signals(signal.SIGTERM, signal.SIGINT)
     publisher = Publisher(loop, name["ttrpc"], name["namespace"])
-    ending = False
 
     def end() -> None:
-        nonlocal ending
-        ending = True
         server.stop_listening()
-        flush(40)
+        flush(time.monotonic() + _FLUSH_S)
 
-    def flush(rounds: int) -> None:
-        quiet = publisher.idle and not any(one.unsent for one in server.connections)
-        if quiet or rounds <= 0:
+    def flush(deadline: float) -> None:
+        late = time.monotonic() > deadline
+        if late or not any(one.unsent for one in server.connections):
+            # containerd waits for this before it goes on.
+            for one in list(server.connections):
+                one.close()
+        if late or (publisher.idle and not server.connections and not service.leaving):
             loop.ending = True
         else:
-            loop.after(_FLUSH_S / 40, lambda: flush(rounds - 1))
+            loop.after(0.001, lambda: flush(deadline))
+
+    def spans() -> Spans:
+        one = Spans(name["spans"])
+        if not service.containers:  # only the first container waits for its shim
+            one.add("shim_start", name["asked_ns"], answered_ns)
+        return one
 
     service = TaskService(
         loop,
@@ -101,6 +111,7 @@ def serve(name: dict[str, Any], asker: socket.socket, cache: CompileCache, spare
         cache,
         default_engine=name["engine"],
         spare=spare,
+        spans=spans,
         on_shutdown=lambda: loop.after(0, end),
     )
     server = Server(loop, listener, service.methods())

@@ -21,8 +21,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from wasmlab import __version__, engines
 from wasmlab.engines import CompileCache
+from wasmlab.engines.spec import Preopen, RunSpec
 from wasmlab.errors import WasmlabError
-from wasmlab.sandbox.spec import Preopen, RunSpec
 from wasmlab.shim import bundle as bundles
 from wasmlab.shim import mounts
 from wasmlab.shim.bundle import BundleError, Process
@@ -41,17 +41,19 @@ from wasmlab.shim.rpc import (
     RpcError,
 )
 from wasmlab.shim.stdio import Console, Streams
-from wasmlab.shim.worker import Pause, Worker
+from wasmlab.shim.worker import Pause, Worker, enters_root
 
 if TYPE_CHECKING:
     from wasmlab.shim.events import Publisher
     from wasmlab.shim.loop import Loop
+    from wasmlab.shim.spans import Spans
     from wasmlab.shim.verdict import End
 
 SERVICES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 # What a worker needs besides the guest's memory: inside the cgroup's limit, so taken off the guest's.
 _WORKER_BYTES = 8 << 20
 _TERMINATION_MESSAGE_LIMIT = 4096
+_PATIENCE_ROUNDS = 500
 _EMPTY = task_pb2.Empty()
 
 
@@ -74,14 +76,18 @@ class TaskService:
         *,
         default_engine: str,
         spare: Worker | None,
+        spans: Callable[[], Spans],
         on_shutdown: Callable[[], None],
     ) -> None:
         self.loop = loop
         self.publisher = publisher
         self.default_engine = default_engine
         self.spare = spare
+        self.new_spans = spans
         self.on_shutdown = on_shutdown
         self.containers: dict[str, Container] = {}
+        self.leaving = 0
+        """How many deleted containers still have a cgroup."""
         self.preparer = Preparer(loop, cache)
         if spare is not None:
             # It announces nothing before it gets its request; if it dies, nobody may wait for it.
@@ -115,6 +121,7 @@ class TaskService:
 
     def create(self, call: Call, request: Any) -> None:
         """Mount, find, compile if need be, and put a worker into the container; it waits there for Start."""
+        begun_ns = time.monotonic_ns()
         if request.id in self.containers:
             raise RpcError(ALREADY_EXISTS, f"container {request.id} exists already")
         if request.checkpoint:
@@ -123,7 +130,10 @@ class TaskService:
             bundle = bundles.load(request.bundle, request.id)
         except BundleError as error:
             raise RpcError(INVALID_ARGUMENT, str(error)) from None
-        container = Container(bundle)
+        container = Container(bundle, self.new_spans())
+        if container.spans.last_ns:
+            container.spans.add("shim_wait", container.spans.last_ns, begun_ns)
+        container.begun_ns = begun_ns
         self.containers[request.id] = container
         try:
             if request.rootfs:
@@ -188,6 +198,7 @@ class TaskService:
             )
         )
         call.answer(task_pb2.CreateTaskResponse(pid=task.pid))
+        container.spans.add("create", container.begun_ns)
 
     def _undo(self, container: Container) -> None:
         container.release()
@@ -244,14 +255,13 @@ class TaskService:
             if spare.engine != container.engine:
                 self._dismiss(spare)
                 spare = None
-        worker = spare or Worker(container.engine, warm=False)
+        worker = spare or Worker(container.engine, ahead=False)
         request = {
             **self._surroundings(container, process),
             "spec": spec.to_json(),
             "artifact": str(artifact),
             "terminal": task.terminal,
-            # An engine with threads of its own reads files after the container has been entered.
-            "pivot": container.engine == "wasmtime",
+            "pivot": enters_root(engines.get(container.engine)),
         }
         if mounts_of:
             request["mount_ns_of"] = mounts_of
@@ -268,6 +278,9 @@ class TaskService:
         """Let the worker go."""
         container = self._container(request.id)
         task = container.find(request.exec_id)
+        if not request.exec_id:
+            container.begun_ns = time.monotonic_ns()
+            container.spans.add("start_wait", container.spans.last_ns, container.begun_ns)
         if task.state != CREATED:
             raise RpcError(FAILED_PRECONDITION, "the process has been started already")
         if request.exec_id:
@@ -295,6 +308,8 @@ class TaskService:
             event = events_pb2.TaskStart(container_id=container.bundle.id, pid=task.pid)
         self.publisher.publish(event)
         call.answer(task_pb2.StartResponse(pid=task.pid))
+        if not task.exec_id:
+            container.spans.add("start", container.begun_ns)
 
     def _ended(self, task: Task, end: End) -> None:
         container = task.container
@@ -303,6 +318,8 @@ class TaskService:
         if end.out_of_memory:
             self.publisher.publish(events_pb2.TaskOOM(container_id=container_id))
         if not task.exec_id:
+            container.spans.extend(task.result["spans"] if task.result is not None else ())
+            container.spans.add("reaped", container.spans.last_ns, task.reaped_ns)
             container.kill_execs()
             if end.message:
                 _leave_message(container.bundle.termination_log(), end.message)
@@ -370,8 +387,11 @@ class TaskService:
             container.execs.pop(task.exec_id, None)
         else:
             container.release()
+            container.spans.add("deleted", container.spans.last_ns)
+            container.spans.write(container.bundle, container.engine, task.exit_status)
             self.containers.pop(container_id, None)
-            self.loop.after(0, functools.partial(_remove_cgroup, container))
+            self.leaving += 1
+            self._remove_cgroup(container, container.tasks(), _PATIENCE_ROUNDS)
         exited_at = timestamp(task.exited_at_ns)
         event = events_pb2.TaskDelete(
             container_id=container_id, pid=task.pid, exit_status=task.exit_status, exited_at=exited_at
@@ -556,9 +576,8 @@ class TaskService:
     def close(self) -> None:
         """Kill what runs, unmount, remove: before the shim ends."""
         if self.spare is not None:
-            self.loop.unwatch(self.spare.pidfd)
-            self._dismiss(self.spare)
-            self.spare = None
+            os.kill(self.spare.pid, signal.SIGKILL)
+            os.waitpid(self.spare.pid, 0)
         for container in list(self.containers.values()):
             for task in container.tasks():
                 if task.worker is not None:
@@ -566,6 +585,15 @@ class TaskService:
                         os.kill(task.worker.pid, signal.SIGKILL)
                     os.waitpid(task.worker.pid, 0)
             self._undo(container)
+
+    def _remove_cgroup(self, container: Container, tasks: list[Task], rounds: int) -> None:
+        """Remove the cgroup when the last process has left it; nobody waits for that."""
+        if rounds and any(task.dying for task in tasks):
+            self.loop.after(0.002, lambda: self._remove_cgroup(container, tasks, rounds - 1))
+            return
+        self.leaving -= 1
+        with contextlib.suppress(FileNotFoundError):
+            container.cgroup.remove()
 
     def _container(self, container_id: str) -> Container:
         container = self.containers.get(container_id)
@@ -580,12 +608,16 @@ class TaskService:
             os.waitpid(spare.pid, 0)
             spare.close()
 
-    @staticmethod
-    def _dismiss(spare: Worker) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(spare.pid, signal.SIGKILL)
-        os.waitpid(spare.pid, 0)
-        spare.close()
+    def _dismiss(self, spare: Worker) -> None:
+        """End a worker of the other engine; it is reaped when it has gone, nobody waits for it."""
+
+        def reap(_: int) -> None:
+            self.loop.unwatch(spare.pidfd)
+            os.waitpid(spare.pid, 0)
+            spare.close()
+
+        os.kill(spare.pid, signal.SIGKILL)
+        self.loop.watch(spare.pidfd, reap)
 
 
 class _Then:
@@ -599,7 +631,7 @@ class _Then:
 
 
 def _preopens(bundle: bundles.Bundle, engine: str, module_path: str) -> tuple[Preopen, ...]:
-    if engine == "wasmtime":
+    if enters_root(engines.get(engine)):
         # The worker's root is the container's root by then, mounts included.
         return (Preopen("/", "/", bundle.read_only),)
     return _copied(bundle, module_path)
@@ -629,11 +661,6 @@ def _copied(bundle: bundles.Bundle, module_path: str) -> tuple[Preopen, ...]:
         for name in sorted(names - kernel_made)
         if name
     )
-
-
-def _remove_cgroup(container: Container) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        container.cgroup.remove()
 
 
 def _leave_message(path: str | None, message: str) -> None:

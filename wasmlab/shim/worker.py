@@ -8,37 +8,29 @@ import signal
 import socket
 import sys
 import termios
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab import engines
-from wasmlab.engines.base import GuestResult, result_json
-from wasmlab.errors import Unsupported, WasmlabError
 from wasmlab.sandbox import limits
 from wasmlab.sandbox.protocol import pack, receive, send
-from wasmlab.sandbox.spec import RunSpec, Span
-from wasmlab.sandbox.stdio import Stdio
-from wasmlab.sandbox.worker import FAILED
+from wasmlab.sandbox.worker import FAILED, rehearsal, run
 from wasmlab.shim import isolation
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
 _CONTROL_FD = 3
-_MESSAGE_LIMIT = 4096
 
 
 class Worker:
     """The shim's side of a worker."""
 
-    def __init__(self, engine: str, *, warm: bool) -> None:
+    def __init__(self, engine: str, *, ahead: bool) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _serve(engine, theirs, parent, warm)
+            _serve(engine, theirs, parent, ahead)
         theirs.close()
         self.engine = engine
         self.pid = pid
@@ -92,11 +84,7 @@ def _control(theirs: socket.socket, parent: int, name: str) -> socket.socket:
 def _sleep(theirs: socket.socket, parent: int, request: dict[str, Any]) -> NoReturn:
     try:
         control = _control(theirs, parent, "wasm-pause")
-        try:
-            isolation.enter(request)
-            send(control, b'{"ready":true}')
-        except OSError as error:
-            send(control, pack({"error": _why(error)}))
+        _enter(request, control)
         control.close()
         null = os.open(os.devnull, os.O_RDWR)
         for fd in range(3):
@@ -110,34 +98,45 @@ def _sleep(theirs: socket.socket, parent: int, request: dict[str, Any]) -> NoRet
         os._exit(FAILED)
 
 
-def _serve(engine_name: str, theirs: socket.socket, parent: int, warm: bool) -> NoReturn:
+def enters_root(engine: engines.Engine) -> bool:
+    """Whether the engine runs a guest with the container's root as the process's own root.
+
+    One that cannot give the guest directories (wasmer-sdk) copies files in, with threads that also read the cache.
+    """
+    return engine.capabilities.directories
+
+
+def _enter(request: dict[str, Any], control: socket.socket) -> bool:
+    try:
+        isolation.enter(request)
+    except OSError as error:
+        send(control, pack({"error": _why(error)}))
+        return False
+    send(control, b'{"ready":true}')
+    return True
+
+
+def _serve(engine_name: str, theirs: socket.socket, parent: int, ahead: bool) -> NoReturn:
     code = FAILED
     try:
         control = _control(theirs, parent, f"wasm-{engine_name}")
         engine = engines.get(engine_name)
-        # Threads cannot be moved into a mount namespace, so only an engine that starts none is warmed ahead.
-        one_thread = engine_name == "wasmtime"
-        if warm and one_thread:
+        # Threads cannot be moved into other namespaces, so an engine that has some is started inside the container.
+        threads = not enters_root(engine)
+        if ahead and not threads:
             engine.warm()
+            rehearsal(engine)
         request, fds = receive(control)
-        if request is not None:
-            try:
-                isolation.enter(request)
-            except OSError as error:
-                send(control, pack({"error": _why(error)}))
-                request = None
-            else:
-                send(control, b'{"ready":true}')
-        if request is not None:
-            if not one_thread:
+        if request is not None and _enter(request, control):
+            if threads:
                 isolation.seal(request, parent)
-                engine.warm()
-            elif not warm:
+            if threads or not ahead:
                 engine.warm()
             go, _ = receive(control)
             if go is not None:
-                seal = (lambda: isolation.seal(request, parent)) if one_thread else None
-                send(control, pack(_run(engine, request, fds, int(go["t0"]), seal)))
+                answer = _run(engine, {**request, **go}, fds, parent)
+                # The shim tells of the end now; taking this process and its namespaces apart takes the kernel a while.
+                send(control, pack(answer))
         code = 0
     except BaseException as error:
         print(f"worker {os.getpid()}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -145,46 +144,24 @@ def _serve(engine_name: str, theirs: socket.socket, parent: int, warm: bool) -> 
         os._exit(code)
 
 
-def _run(
-    engine: engines.Engine, request: dict[str, Any], fds: list[int], t0: int, seal: Callable[[], None] | None
-) -> dict[str, Any]:
-    received = time.monotonic_ns()
-    spec = RunSpec.from_json(request["spec"])
-    if request.get("terminal"):
+def _run(engine: engines.Engine, request: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    if request["terminal"]:
         fcntl.ioctl(fds[0], termios.TIOCSCTTY, 0)
-    try:
-        if seal is not None:
-            _before_guest(engine, seal)
-        result = engine.run(Path(request["artifact"]), spec, Stdio(fds[0], fds[1], fds[2]), cold=False)
-    except Unsupported as error:
-        result = GuestResult(None, "unsupported", str(error))
-    except WasmlabError as error:
-        result = GuestResult(None, "failed", str(error))
-    except OSError as error:
-        result = GuestResult(None, "failed", f"the worker failed: {_why(error)}")
-    except Exception as error:
-        result = GuestResult(None, "failed", f"the worker failed: {type(error).__name__}: {error}")
-    answer = result_json(result)
-    answer["message"] = answer["message"][:_MESSAGE_LIMIT]
-    answer["spans"].insert(0, list(Span("spawn", t0, received)))
-    if result.trap:
+    # Opened now: the container's root may have no such thing.
+    stderr, null = os.dup(fds[2]), os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    seal = (lambda: isolation.seal(request, parent)) if request["pivot"] else None
+    answer = run(engine, request, fds, before_guest=seal)
+    if answer["trap"]:
         # Whoever reads the log should not have to ask for the pod's status to learn why it ends here.
         try:
-            os.write(fds[2], f"wasmlab: {result.trap}: {answer['message']}\n".encode())
+            os.write(stderr, f"wasmlab: {answer['trap']}: {answer['message']}\n".encode())
         except OSError:
             pass
+    os.close(stderr)
+    # Whoever reads the guest's streams has everything.
+    for fd in range(3):
+        os.dup2(null, fd)
     return answer
-
-
-def _before_guest(engine: Any, seal: Callable[[], None]) -> None:
-    """Have `seal` called when the code is loaded and before the guest exists."""
-    make_store = engine._store
-
-    def sealed(*arguments: Any) -> Any:
-        seal()
-        return make_store(*arguments)
-
-    engine._store = sealed
 
 
 def _why(error: OSError) -> str:

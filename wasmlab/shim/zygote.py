@@ -30,24 +30,24 @@ from wasmlab.engines import CompileCache
 from wasmlab.sandbox import limits
 from wasmlab.sandbox.protocol import pack, send
 from wasmlab.shim import bundle as bundles
-from wasmlab.shim import cgroups, kernel, mounts, server
+from wasmlab.shim import cgroups, kernel, mounts, server, spans
 from wasmlab.shim.loop import Loop
 from wasmlab.shim.pb import task_pb2
 
 PROTOCOL = "1"
 SOCKET = "zygote.sock"
 # After a start the next shim is forked when the pod has had its turn.
-_REFILL_S = 0.025
+_REFILL_S = 0.06
 _EXIT_BUSY = 3
 _KILLED = 137
 _SOCKET_PATH_LIMIT = 104
 
 
 class _Idle:
-    """A shim without a pod."""
+    """A shim without a pod, with a worker for `engine`."""
 
-    def __init__(self, pid: int, sock: socket.socket) -> None:
-        self.pid, self.sock = pid, sock
+    def __init__(self, pid: int, sock: socket.socket, engine: str) -> None:
+        self.pid, self.sock, self.engine = pid, sock, engine
 
 
 class Zygote:
@@ -59,6 +59,7 @@ class Zygote:
         self.directory = directory
         self.cache = cache
         self.default_engine = default_engine
+        self.expected_engine = default_engine
         self.linger_s = linger_s
         self.ahead = ahead
         self.loop = Loop()
@@ -66,6 +67,7 @@ class Zygote:
         self.pid = os.getpid()
         self.last_request = time.monotonic()
         self._refilling = False
+        self._asked_ns = 0
         self.sockets = directory / "s"
         self.sockets.mkdir(mode=0o700, exist_ok=True)
 
@@ -88,27 +90,32 @@ class Zygote:
     def refill(self) -> None:
         """Fork shims until enough are waiting."""
         self._refilling = False
+        with contextlib.suppress(OSError):
+            self.cache.preload()
         while len(self.idle) < self.ahead:
-            self.idle.append(self._fork())
+            self.idle.append(self._fork(self.expected_engine))
 
-    def _fork(self) -> _Idle:
+    def _fork(self, engine: str) -> _Idle:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             keep = theirs.fileno()
             os.closerange(3, keep)
             os.closerange(keep + 1, 1 << 16)
-            server.idle(theirs, self.pid, self.cache, self.default_engine)
+            server.idle(theirs, self.pid, self.cache, engine)
         theirs.close()
-        return _Idle(pid, ours)
+        return _Idle(pid, ours, engine)
 
-    def _take(self) -> _Idle:
+    def _take(self, engine: str) -> _Idle:
+        # The next pod is likely to want what this one wants.
+        self.expected_engine = engine if engine in engines.names() else self.default_engine
+        self.idle.sort(key=lambda one: one.engine != engine)
         while self.idle:
             one = self.idle.pop(0)
             if os.path.exists(f"/proc/{one.pid}"):
                 return one
             one.sock.close()
-        return self._fork()
+        return self._fork(self.expected_engine)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -118,6 +125,7 @@ class Zygote:
         except OSError:
             return
         self.last_request = time.monotonic()
+        self._asked_ns = time.monotonic_ns()
         sock.settimeout(5.0)
         try:
             answer = self._answer(sock)
@@ -148,7 +156,9 @@ class Zygote:
     def _start(self, sock: socket.socket, fields: list[str]) -> bytes | None:
         container, namespace, bundle, containerd, ttrpc, engine, version = fields
         with open(f"{bundle}/config.json", "rb") as stream:
-            group = bundles.group_of(json.load(stream), container)
+            config = json.load(stream)
+        group = bundles.group_of(config, container)
+        wanted = bundles.engine_of(config.get("annotations") or {}, engine or self.default_engine)
         name = hashlib.sha256(f"{containerd}\0{namespace}\0{group}".encode()).hexdigest()[:32]
         path = f"{self.sockets}/{name}"
         if len(path) > _SOCKET_PATH_LIMIT:
@@ -172,10 +182,12 @@ class Zygote:
             "namespace": namespace,
             "ttrpc": ttrpc,
             "engine": engine or self.default_engine,
+            "asked_ns": self._asked_ns,
+            "spans": f"{self.directory}/{spans.NAME}",
         }
         raw = pack(request)
         for _ in range(3):
-            one = self._take()
+            one = self._take(wanted)
             try:
                 send(one.sock, raw, [sock.fileno()])
                 one.sock.close()
@@ -266,10 +278,14 @@ def main() -> None:
     cache = CompileCache(options.cache)
     for name in engines.names():
         try:
-            engines.get(name).prepare(cache.root)
+            engine = engines.get(name)
+            engine.prepare(cache.root)
+            engine.noop = cache.artifact(engine, engine.noop_module)
         except Exception as error:
             # The other engine may still work; a pod that wants this one learns why not.
             print(f"zygote: {name}: {error}", file=sys.stderr, flush=True)
+        # Looked up once here instead of in every shim.
+        cache.key(engines.get(name), "")
     if len(os.listdir("/proc/self/task")) != 1:
         print(
             "zygote: an engine started threads when it was imported: forking would not be safe",
