@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wasmlab.node.crilog import LogFilter, tail_offset
-from wasmlab.node.podstatus import parse_time
+from wasmlab.node.records import parse_time
 
 LINES = (
     b"2026-11-24T09:00:00.000000001Z stdout F one\n"

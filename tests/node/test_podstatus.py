@@ -8,17 +8,8 @@ from typing import Any
 import pytest
 
 from wasmlab.node import states
-from wasmlab.node.podstatus import (
-    ContainerRecord,
-    Ended,
-    PodFacts,
-    Verdict,
-    build,
-    container_status,
-    parse_time,
-    phase,
-    rfc3339,
-)
+from wasmlab.node.podstatus import build, container_status, phase
+from wasmlab.node.records import ContainerRecord, Ended, PodFacts, Verdict, parse_time, rfc3339
 from wasmlab.node.states import State
 
 NOW = 1_800_000_000.0

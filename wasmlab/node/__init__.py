@@ -3,13 +3,14 @@
 The package is split along one rule: what decides is pure, what talks is thin.
 
 Pure (no I/O, tested alone)
-    ``states`` (where a container may go), ``podstatus`` (the v1.PodStatus of what happened), ``podspec`` (what of a Pod
-    this node can serve), ``env`` (environment and arguments), ``backoff``, ``quantity``, ``nodeobject`` (the v1.Node),
-    ``csr`` (keys, requests, kubeconfig), ``crilog`` (the log format), ``unitfile``.
+    ``states`` (where a container may go), ``records`` (what is known), ``podstatus`` (the v1.PodStatus of it),
+    ``podspec`` (what of a Pod this node can serve), ``env`` (environment and arguments), ``backoff``, ``quantity``,
+    ``nodeobject`` (the v1.Node), ``csr`` (keys, requests, kubeconfig), ``crilog`` (the log format), ``unitfile``.
 Thin
-    ``kubeapi`` (HTTP), ``bootstrap``, ``registration``, ``lease``, ``heartbeat``, ``watch``, ``images``, ``runtime``
-    (the sandbox and the compile cache), ``events``, ``statuswriter``, ``worker`` (one task per pod), ``manager``,
-    ``server`` (the TLS endpoint), ``agent`` (all of it together).
+    ``kubeapi`` (HTTP), ``bootstrap``, ``registration`` (Node and Lease), ``watch``, ``images``, ``inputs`` (what a
+    container is given), ``runtime`` (sandbox and compile cache), ``events``, ``statuswriter``, ``container`` and
+    ``worker`` (a container's and a pod's life), ``manager`` (all pods), ``server`` and ``logview`` (the TLS endpoint),
+    ``rotation`` (logs), ``spans`` (timings), ``machine`` (capacity), ``agent`` (all of it together).
 
 References
 ----------

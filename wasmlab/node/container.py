@@ -22,7 +22,7 @@ from wasmlab.node import env, events, inputs, log, outcomes, podspec, rotation, 
 from wasmlab.node.backoff import Backoff, CrashBackoff
 from wasmlab.node.images import PullFailed
 from wasmlab.node.kubeapi import Json
-from wasmlab.node.podstatus import ContainerRecord, Ended
+from wasmlab.node.records import ContainerRecord, Ended
 from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
 from wasmlab.node.spans import PodSpans

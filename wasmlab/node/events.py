@@ -23,7 +23,7 @@ from typing import Any
 
 from wasmlab.node import log
 from wasmlab.node.kubeapi import ApiError, ApiUnavailable, Json, KubeApi
-from wasmlab.node.podstatus import rfc3339
+from wasmlab.node.records import rfc3339
 
 NORMAL, WARNING = "Normal", "Warning"
 _SOURCE = "wasmlab-node"

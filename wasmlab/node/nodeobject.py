@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from wasmlab.node.podstatus import rfc3339
+from wasmlab.node.records import rfc3339
 
 Json = dict[str, Any]
 

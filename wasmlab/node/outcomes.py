@@ -10,7 +10,7 @@ import re
 import signal
 from typing import TYPE_CHECKING
 
-from wasmlab.node.podstatus import Ended
+from wasmlab.node.records import Ended
 
 if TYPE_CHECKING:
     from wasmlab.sandbox import Outcome

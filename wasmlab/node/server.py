@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -25,13 +23,10 @@ from aiohttp import web
 from wasmlab.errors import PrerequisiteError
 from wasmlab.node import log
 from wasmlab.node.container import ContainerTask
-from wasmlab.node.crilog import LogFilter, tail_offset
+from wasmlab.node.logview import Options, Tail, choose, has_ended
 from wasmlab.node.manager import PodManager
-from wasmlab.node.podstatus import parse_time
-from wasmlab.node.states import State
 from wasmlab.node.worker import PodWorker
 
-_CHUNK_BYTES = 256 * 1024
 _FOLLOW_POLL_S = (0.02, 0.25)  # quick while lines come, slower when it is quiet
 _NO_PROCESS = "a WASM module has no shell and no process to enter: {what} is not possible on this node"
 
@@ -148,29 +143,29 @@ class Endpoint:
                 status=404, text=f"container {container} not found in pod {name}_{namespace}\n"
             )
         try:
-            options = _Options(request.query)
+            options = Options(request.query)
         except ValueError as error:
             return web.Response(status=400, text=f"{error}\n")
-        path, problem = _choose(worker, found, options.previous)
+        path, problem = choose(worker, found, options.previous)
         if path is None:
             return web.Response(status=400, text=f'container "{container}" in pod "{name}" is {problem}')
         return await self._send(request, worker, found, path, options)
 
     async def _send(
-        self, request: web.Request, worker: PodWorker, container: ContainerTask, path: Path, options: _Options
+        self, request: web.Request, worker: PodWorker, container: ContainerTask, path: Path, options: Options
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         response.enable_chunked_encoding()
         await response.prepare(request)
         view = options.filter()
         run_id = container.record.run_id
-        with _Tail(path) as file:
+        with Tail(path) as file:
             if options.tail is not None:
                 file.skip_to_last(options.tail)
             pause_s = _FOLLOW_POLL_S[0]
             while True:
                 # In this order: once the end is known, one more read sees all there will ever be.
-                ended = _has_ended(worker, container, run_id)
+                ended = has_ended(worker, container, run_id)
                 data = file.read()
                 if data:
                     pause_s = _FOLLOW_POLL_S[0]
@@ -186,112 +181,6 @@ class Endpoint:
         with contextlib.suppress(ConnectionError):
             await response.write_eof()
         return response
-
-
-class _Tail:
-    """Reads a log on and on, also when it is rotated meanwhile: to the end of the old file, then the new one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("rb")
-
-    def __enter__(self) -> _Tail:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def skip_to_last(self, lines: int) -> None:
-        self._file.seek(tail_offset(self._file, lines))
-
-    def read(self) -> bytes:
-        data = self._file.read(_CHUNK_BYTES)
-        if data:
-            return data
-        try:
-            now = self._path.stat()
-        except FileNotFoundError:
-            return b""
-        if now.st_ino == os.fstat(self._file.fileno()).st_ino:
-            return b""
-        # The writer may have written to the old file between the read and the look at the new one.
-        data = self._file.read(_CHUNK_BYTES)
-        if not data:
-            self._file.close()
-            self._file = self._path.open("rb")
-            data = self._file.read(_CHUNK_BYTES)
-        return data
-
-
-class _Options:
-    """Query parameters of a log request."""
-
-    def __init__(self, query: object) -> None:
-        get: Callable[..., str | None] = getattr(query, "get")  # noqa: B009 (a multidict)
-        self.follow = get("follow") == "true"
-        self.previous = get("previous") == "true"
-        self.timestamps = get("timestamps") == "true"
-        self.tail = _integer(get("tailLines"), "tailLines")
-        self.limit = _integer(get("limitBytes"), "limitBytes", least=1)
-        seconds, moment = _integer(get("sinceSeconds"), "sinceSeconds", least=1), get("sinceTime")
-        self.since: float | None = time.time() - seconds if seconds is not None else None
-        if moment:
-            if seconds is not None:
-                raise ValueError("at most one of sinceTime and sinceSeconds may be given")
-            try:
-                self.since = parse_time(moment)
-            except ValueError:
-                raise ValueError(f"sinceTime {moment!r} is not an RFC 3339 time") from None
-        stream = get("stream") or "All"
-        streams = {"All": {"stdout", "stderr"}, "Stdout": {"stdout"}, "Stderr": {"stderr"}}
-        if stream not in streams:
-            raise ValueError(f"stream {stream!r} is not one of All, Stdout, Stderr")
-        self.streams = frozenset(streams[stream])
-
-    def filter(self) -> LogFilter:
-        return LogFilter(self.timestamps, self.since, self.limit, self.streams)
-
-
-def _integer(text: str | None, name: str, least: int = 0) -> int | None:
-    if not text:
-        return None
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError(f"{name} {text!r} is not a number") from None
-    if value < least:
-        raise ValueError(f"{name} must be {least} or more")
-    return value
-
-
-def _choose(worker: PodWorker, container: ContainerTask, previous: bool) -> tuple[Path | None, str]:
-    """The log file to read, or why there is none."""
-    record = container.record
-    # While a container waits for its restart its last attempt is what people want to read.
-    attempt = record.restarts - 1 if previous else record.restarts
-    if previous and record.state is State.CRASH_BACKOFF:
-        attempt = record.restarts
-    path = container.log_path(attempt)
-    if attempt < 0 or (previous and not path.exists()):
-        return None, "not found: previous terminated container is not on record"
-    if not path.exists() and record.restarts > 0 and not previous and not record.running:
-        earlier = container.log_path(record.restarts - 1)
-        if earlier.exists():
-            return earlier, ""
-    if not path.exists():
-        if record.running or record.terminated or worker.over:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()  # it has printed nothing yet
-            return path, ""
-        if record.reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"):
-            return None, "waiting to start: trying and failing to pull image"
-        return None, f"waiting to start: {record.reason}"
-    return path, ""
-
-
-def _has_ended(worker: PodWorker, container: ContainerTask, run_id: str) -> bool:
-    record = container.record
-    return worker.over or record.run_id != run_id or not record.running
 
 
 async def _healthz(_request: web.Request) -> web.Response:

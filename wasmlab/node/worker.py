@@ -19,15 +19,8 @@ from pathlib import Path
 from wasmlab.node import events, log, podspec, states
 from wasmlab.node.container import ContainerTask
 from wasmlab.node.kubeapi import ApiError, ApiUnavailable, Json
-from wasmlab.node.podstatus import (
-    ContainerRecord,
-    PodFacts,
-    Verdict,
-    build,
-    ended_of,
-    initial_reason,
-    parse_time,
-)
+from wasmlab.node.podstatus import build, initial_reason
+from wasmlab.node.records import ContainerRecord, PodFacts, Verdict, ended_of, parse_time
 from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
 from wasmlab.node.spans import PodSpans

@@ -1,0 +1,130 @@
+"""What is known of a pod and its containers, before it becomes a v1.PodStatus: plain records, pure.
+
+Times are unix seconds here; `rfc3339` and `parse_time` go to and from the API's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from wasmlab.node.states import CONTAINER_CREATING, State, check
+
+Json = dict[str, Any]
+
+
+def rfc3339(unix_s: float) -> str:
+    """A metav1.Time: UTC, whole seconds."""
+    return datetime.fromtimestamp(int(unix_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> float:
+    """Unix seconds of an RFC 3339 time as the API server writes it (any number of decimals)."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one run of a container ended.
+
+    Parameters
+    ----------
+    exit_code : int
+        As a shell would say it: 128 + signal for a killed one.
+    reason : str
+        Completed, Error, OOMKilled, StartError...
+    message : str
+        For people; empty when there is nothing to add.
+    started_at, finished_at : float
+        Unix seconds.
+    run_id : str
+        The sandbox's id of the run.
+    """
+
+    exit_code: int
+    reason: str
+    message: str
+    started_at: float
+    finished_at: float
+    run_id: str
+
+
+def ended_of(terminated: Json) -> Ended:
+    """Read a v1.ContainerStateTerminated back."""
+
+    def moment(key: str) -> float:
+        return parse_time(terminated[key]) if terminated.get(key) else 0.0
+
+    return Ended(
+        exit_code=int(terminated.get("exitCode") or 0),
+        reason=terminated.get("reason") or "",
+        message=terminated.get("message") or "",
+        started_at=moment("startedAt"),
+        finished_at=moment("finishedAt"),
+        run_id=(terminated.get("containerID") or "").removeprefix("wasmlab://"),
+    )
+
+
+@dataclass
+class ContainerRecord:
+    """What the worker knows of one container."""
+
+    name: str
+    image: str
+    init: bool = False
+    state: State = State.QUEUED
+    reason: str = CONTAINER_CREATING  # the waiting reason
+    message: str = ""
+    started_at: float | None = None
+    ended: Ended | None = None  # this attempt's end
+    last: Ended | None = None  # the previous attempt's
+    restarts: int = 0
+    image_id: str = ""
+    run_id: str = ""
+
+    def move(self, state: State, reason: str | None = None, message: str = "") -> None:
+        """Go to another state, if the table allows it.
+
+        Parameters
+        ----------
+        reason, message : str, optional
+            What it waits for there; unchanged if not given.
+        """
+        self.state = check(self.state, state, self.reason if reason is None else reason)
+        if reason is not None:
+            self.reason, self.message = reason, message
+
+    @property
+    def running(self) -> bool:
+        """Whether its module runs."""
+        return self.state is State.RUNNING
+
+    @property
+    def terminated(self) -> Ended | None:
+        """The end that the API shows as the current state, if it does."""
+        return self.ended if self.state in (State.EXITED, State.DONE) else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A phase that does not follow from the containers: DeadlineExceeded, refused, evicted."""
+
+    phase: str
+    reason: str
+    message: str
+
+
+@dataclass
+class PodFacts:
+    """What the status says beside the containers."""
+
+    host_ip: str
+    start_time: float
+    now: float
+    krustlet: bool = False
+    terminal: bool = False  # nothing of this pod will ever start again (deleted, or failed for good)
+    verdict: Verdict | None = None
+    previous: Sequence[Json] = ()  # the conditions written last, for their transition times
+    closed_gates: Sequence[str] = ()  # readiness gates whose condition is not True
