@@ -74,3 +74,9 @@ def test_conditions_with_pressure(machine: Path) -> None:
 def test_an_unknown_processor(machine: Path) -> None:
     (machine / "proc/cpuinfo").unlink()
     assert environment.fingerprint(root=machine)["cpu_model"]
+
+
+def test_busy_share_is_that_of_now(machine: Path, monkeypatch) -> None:
+    later = "cpu  140 0 60 830 10 0 5 55 0 0\n"
+    monkeypatch.setattr(environment.time, "sleep", lambda _: (machine / "proc/stat").write_text(later))
+    assert environment.busy_share(root=machine) == 0.7

@@ -128,10 +128,10 @@ def test_where_line() -> None:
 
 def test_a_busy_machine_is_said_with_the_results() -> None:
     one = results(cpu_model="AMD EPYC", cores=2, memory_gib=24, kernel="6.1.5")
-    one.conditions[0]["load_1min_before"] = 0.4
+    one.conditions[0]["busy_share_before"] = 0.04
     assert "busy" not in one.where
-    one.conditions[0]["load_1min_before"] = 7.5
-    assert one.where.endswith("Linux 6.1, busy with other work (load 8)")
+    one.conditions[0]["busy_share_before"] = 0.75
+    assert one.where.endswith("Linux 6.1, busy with other work (75% before this)")
 
 
 def test_the_recorded_run_is_complete_small_and_marked() -> None:

@@ -48,8 +48,9 @@ def register(app: typer.Typer) -> None:
 
         arms = _arms("local", engine, mode, workload, controls)
         facts = environment.fingerprint()
+        busy = environment.busy_share()
         with runner.stack_of({"local": LocalExecutor(), "control": ControlExecutor()}) as executors:
-            results = runner.carry_out(_plan(arms, repeats, seed), executors, facts)
+            results = runner.carry_out(_plan(arms, repeats, seed), executors, facts, busy_before=busy)
         _finish(results, out, "local")
 
     @bench.command()
@@ -73,6 +74,7 @@ def register(app: typer.Typer) -> None:
         from wasmlab.console import step
 
         arms = _arms("node", engine, mode, workload, controls)
+        busy = environment.busy_share()
         if dir is not None:
             cluster = Cluster.attach(dir)
         else:
@@ -85,7 +87,7 @@ def register(app: typer.Typer) -> None:
             )
             pods = PodExecutor(cluster, handle.dir if handle else None)
             with runner.stack_of({"node": pods, "control": ControlExecutor()}) as executors:
-                results = runner.carry_out(_plan(arms, repeats, seed), executors, facts)
+                results = runner.carry_out(_plan(arms, repeats, seed), executors, facts, busy_before=busy)
         finally:
             if dir is None:
                 cluster.stop()

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,17 @@ class Conditions:
             "steal_share": round(spent[7] / total, 4) if known else None,
             "cpu_stalled_s": stalled,
         }
+
+
+def busy_share(sample_s: float = 1.0, root: Path = Path("/")) -> float | None:
+    """Look for `sample_s` seconds how much of the machine others use; None if the kernel does not say.
+
+    The load average remembers the last minutes; this does not.
+    """
+    before = Conditions.read(root)
+    time.sleep(sample_s)
+    share: float | None = before.until(Conditions.read(root))["busy_share"]
+    return share
 
 
 def _version(distribution: str) -> str | None:

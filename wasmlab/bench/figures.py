@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from wasmlab.bench import cpu, memory, stats
 from wasmlab.bench.api import Api, PodWatch
 from wasmlab.bench.control import ControlExecutor
-from wasmlab.bench.environment import Conditions, fingerprint
+from wasmlab.bench.environment import Conditions, busy_share, fingerprint
 from wasmlab.bench.local import LocalExecutor
 from wasmlab.bench.plan import CONTROLS, Arm, Plan
 from wasmlab.bench.pods import PodExecutor, make_namespace
@@ -137,6 +137,7 @@ def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Re
         If something cannot be measured; what was measured before is written first.
     """
     sizes = sizes or Sizes()
+    busy = busy_share()
     before = Conditions.read()
     results = Results(environment=fingerprint(), plan={"sizes": asdict(sizes), "interrupted": False})
     failure: Exception | None = None
@@ -157,7 +158,7 @@ def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Re
         failure = error
     lines = headlines(results, samples)
     results.extra["headlines"] = [asdict(line) | {"met": line.met} for line in lines]
-    results.conditions = [before.until(Conditions.read())]
+    results.conditions = [before.until(Conditions.read()) | {"busy_share_before": busy}]
     for row in results.rows:
         row["fingerprint"] = results.environment["id"]
     path = results.save(Path(out) / "figures.parquet")

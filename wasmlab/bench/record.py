@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wasmlab.bench import runner
 from wasmlab.bench.control import ControlExecutor
-from wasmlab.bench.environment import fingerprint
+from wasmlab.bench.environment import busy_share, fingerprint
 from wasmlab.bench.local import LocalExecutor
 from wasmlab.bench.plan import CONTROLS, Arm, Plan
 from wasmlab.bench.pods import PodExecutor
@@ -66,6 +66,7 @@ def record(out: Path, *, repeats: int = 30, large: int = 3, seed: int = 1, quiet
     """
     from wasmlab.cluster import Cluster
 
+    busy = busy_share()
     found: list[Results] = []
     with step("Start a control plane and a node", quiet=quiet):
         cluster = Cluster.embedded()
@@ -80,7 +81,7 @@ def record(out: Path, *, repeats: int = 30, large: int = 3, seed: int = 1, quiet
         with runner.stack_of(paths) as executors:
             for title, plan in plans(repeats, large, seed):
                 with step(f"Measure {title}", quiet=quiet):
-                    found.append(runner.carry_out(plan, executors, facts, quiet=quiet))
+                    found.append(runner.carry_out(plan, executors, facts, quiet=quiet, busy_before=busy))
                 if found[-1].plan["interrupted"]:
                     break
     results = pool(found)

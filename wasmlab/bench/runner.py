@@ -104,6 +104,7 @@ def carry_out(
     quiet: bool = False,
     progress: Progress | None = None,
     on_row: Callable[[dict[str, Any]], None] | None = None,
+    busy_before: float | None = None,
 ) -> Results:
     """Carry out every run of a plan.
 
@@ -117,6 +118,9 @@ def carry_out(
         The fingerprint; its id goes into every row.
     on_row : callable, optional
         Called with each finished row.
+    busy_before : float, optional
+        How much of the machine others used before anything was started (`environment.busy_share`); kept with the
+        results.
 
     Returns
     -------
@@ -156,7 +160,7 @@ def carry_out(
     except KeyboardInterrupt:
         results.plan["interrupted"] = True
         progress.close()
-    results.conditions.append(before.until(Conditions.read()))
+    results.conditions.append(before.until(Conditions.read()) | {"busy_share_before": busy_before})
     return results
 
 

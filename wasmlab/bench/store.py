@@ -71,7 +71,7 @@ COLUMNS = (
     "started_at",
     "fingerprint",
 )
-BUSY_LOAD = 1.5
+BUSY_SHARE = 0.3
 _METADATA_KEY = b"wasmlab"
 _FORMAT = 1
 
@@ -134,9 +134,9 @@ class Results:
         """When and where, in one line: ``"2026-11-24 on 2 cores of ..."``, and whether others used the machine."""
         day = self.conditions[0]["started_at"][:10] if self.conditions else "unknown date"
         line = f"{day} on {describe(self.environment)}"
-        load = self.conditions[0].get("load_1min_before", 0.0) if self.conditions else 0.0
-        # Before anything was started, load is somebody else's work: the times are then not those of the machine.
-        return f"{line}, busy with other work (load {load:.0f})" if load > BUSY_LOAD else line
+        # What ran before anything of ours was started is somebody else's, and the times are not the machine's own.
+        busy = (self.conditions[0].get("busy_share_before") or 0.0) if self.conditions else 0.0
+        return f"{line}, busy with other work ({busy:.0%} before this)" if busy > BUSY_SHARE else line
 
     def save(self, path: Path) -> Path:
         """Write ``<path>`` (Parquet) and a JSON file beside it that says where and how it was measured.
