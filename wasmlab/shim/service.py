@@ -496,11 +496,10 @@ class TaskService:
     def pids(self, call: Call, request: Any) -> None:
         """List the processes of a container."""
         tasks = self._container(request.id).tasks()
-        call.answer(
-            task_pb2.PidsResponse(
-                processes=[task_pb2.ProcessInfo(pid=one.pid) for one in tasks if one.worker is not None]
-            )
-        )
+        # The init process is listed until it is deleted: containerd 2 asks this after its own restart, and throws a
+        # task without processes away, exit code and all.
+        listed = [one for one in tasks if one.worker is not None or not one.exec_id]
+        call.answer(task_pb2.PidsResponse(processes=[task_pb2.ProcessInfo(pid=one.pid) for one in listed]))
 
     def pause(self, call: Call, request: Any) -> None:
         """Freeze the container."""
