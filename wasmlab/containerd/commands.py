@@ -22,6 +22,8 @@ def register(app: typer.Typer) -> None:
     sub.command()(down)
     sub.command()(kind)
     sub.command()(config)
+    sub.command()(bundle)
+    sub.command()(installer)
     app.add_typer(sub, name="containerd")
 
 
@@ -90,6 +92,49 @@ def kind(
     print(
         f"wrote {written}\nkind create cluster --config {written}\nkubectl apply -f {out}/runtimeclasses.yaml"
     )
+
+
+def bundle(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to write.")] = Path(
+        "wasmlab-shim"
+    ),
+    prefix: Annotated[str, typer.Option(help="Where it will be on the node.")] = "/opt/wasmlab-shim",
+) -> None:
+    """Write the shim as a directory that needs no Python on the node."""
+    from wasmlab.containerd.bundle import make
+
+    made = make(out.absolute(), prefix=prefix)
+    print(f"wrote {made}: put it on a node as {prefix}, and links to its bin/ on containerd's PATH")
+
+
+def installer(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="Reference of the installer's image.")],
+    uninstall: Annotated[bool, typer.Option("--uninstall", help="Undo it on the nodes.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Build the image and push it to REF first.")] = False,
+) -> None:
+    """Print the manifests that install the shim on every node of a cluster: `... | kubectl apply -f -`."""
+    import yaml
+
+    from wasmlab.containerd import installmanifests
+
+    if push:
+        _push_installer(ref)
+    manifests = installmanifests.installer(ref, action="uninstall" if uninstall else "install")
+    print(yaml.safe_dump_all(manifests, sort_keys=False), end="")
+
+
+def _push_installer(ref: str) -> None:
+    import tempfile
+
+    from wasmlab.console import step
+    from wasmlab.containerd.bundle import make
+    from wasmlab.containerd.installimage import installer_image
+    from wasmlab.oci.client import Client
+    from wasmlab.oci.credentials import Credentials
+
+    with step(f"Build the installer's image and push {ref}"), tempfile.TemporaryDirectory() as work:
+        image = installer_image(make(Path(work) / "bundle"))
+        Client(credentials=Credentials.from_docker_config()).push_image(image, ref)
 
 
 def config(

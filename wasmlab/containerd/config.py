@@ -138,12 +138,22 @@ _DISABLED: dict[int, tuple[str, ...]] = {
 
 
 def handlers_snippet(major: int, runtimes: Mapping[str, str] = HANDLERS) -> str:
-    """Return only the runtimes' part, for people to add to the configuration of a containerd that they have."""
+    """Return a file with our runtimes alone, for containerd's ``imports``."""
+    return f"version = {3 if major >= 2 else 2}\n{handlers_table(major, runtimes)}"
+
+
+def handlers_table(major: int, runtimes: Mapping[str, str] = HANDLERS) -> str:
+    """Return the tables of our runtimes, to be added to a configuration that says its version.
+
+    Parameters
+    ----------
+    major : int
+        1: for version 2 of the format. 2: for version 3.
+    """
     cri = "io.containerd.cri.v1.runtime" if major >= 2 else "io.containerd.grpc.v1.cri"
-    lines = [f"version = {3 if major >= 2 else 2}"]
+    lines = []
     for handler, kind in runtimes.items():
         lines += [
-            "",
             f"[plugins.'{cri}'.containerd.runtimes.{handler}]",
             f"  runtime_type = {_string(kind)}",
             "  pod_annotations = ['wasmlab.dev/*']",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wasmlab.containerd import native
 from wasmlab.containerd.runtimeclass import HANDLERS as HANDLERS
 
 
@@ -19,10 +20,16 @@ def executable(runtime_type: str) -> str:
 
 
 def install(directory: Path) -> list[Path]:
-    """Put one executable per handler into `directory` and return their paths."""
-    from wasmlab.shim.install import install as install_shim
+    """Put one executable per handler into `directory` and return their paths.
 
-    made = install_shim(directory)
+    Raises
+    ------
+    PrerequisiteError, ProcessError
+        If the launcher, a static program, cannot be compiled.
+    """
+    from wasmlab.shim import install as shim
+
+    made = shim.install(directory, launcher=native.program(shim.LAUNCHER_SOURCE))
     wanted = {executable(kind) for kind in HANDLERS.values()}
     assert wanted <= {path.name for path in made}, "the shim has an executable for each handler"
     return made
