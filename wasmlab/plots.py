@@ -606,6 +606,10 @@ def _counts(frame: pd.DataFrame) -> str:
 def _heading(figure: Figure, title: str, results: Results, frame: pd.DataFrame | None, *, what: str) -> None:
     """Title, then one pale line: what, how often, when and where."""
     parts = [part for part in (what, f"{_counts(frame)} per arm" if frame is not None else "") if part]
+    if frame is not None:
+        # Which binding of an engine: they differ as much as engines do.
+        versions = results.environment.get("engines") or {}
+        parts += [f"{name} {versions[name]}" for name in frame["engine"].unique() if name in versions]
     when = f"recorded {results.where}" if results.is_recorded else results.where
     # suptitle is what constrained layout makes room for; the pale lines are part of it.
     figure.suptitle(f"{title}\n\n", x=0.012, ha="left", fontsize=13, fontweight="bold", linespacing=1.15)

@@ -6,9 +6,9 @@ different ids are not pooled. `Conditions` holds what does change: load, steal, 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from wasmlab.errors import WasmlabError
 
 # These make two machines (or two states of one) incomparable. What is not here may differ between pooled runs.
 _STABLE = (
@@ -58,7 +60,7 @@ def fingerprint(*, kubernetes: str | None = None, root: Path = Path("/")) -> dic
         "kernel": re.split(r"[^0-9.]", platform.release())[0],
         "cgroup": _cgroup(root),
         "python": platform.python_version(),
-        "engines": {name: version for name in ("wasmtime", "wasmer-sdk") if (version := _version(name))},
+        "engines": _engines(),
         "kubernetes": kubernetes,
         "wasmlab": __version__,
         "virtualization": "virtual machine" if "hypervisor" in _cpu_flags(root) else "unknown",
@@ -146,11 +148,15 @@ def busy_share(sample_s: float = 1.0, root: Path = Path("/")) -> float | None:
     return share
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _engines() -> dict[str, str]:
+    """Return the engines' versions as their adapters tell them: two bindings of one engine are two environments."""
+    from wasmlab import engines
+
+    found = {}
+    for name in engines.names():
+        with contextlib.suppress(WasmlabError):
+            found[name] = engines.get(name).version
+    return found
 
 
 def _cpu_model(root: Path) -> str:

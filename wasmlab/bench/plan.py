@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wasmlab.errors import BenchmarkError
 
-PATHS = ("local", "node", "control")
+PATHS = ("local", "node", "containerd", "control")
 MODES = ("cold", "cached", "warm")
 
 
@@ -23,12 +23,12 @@ class Arm(NamedTuple):
     Attributes
     ----------
     path : str
-        ``local``, ``node`` or ``control``.
+        ``local``, ``node``, ``containerd`` or ``control``.
     engine : str
-        ``wasmtime``, ``wasmer``; ``native`` for controls.
+        ``wasmtime``, ``wasmer``; ``runc`` on the path containerd, ``native`` for controls.
     mode : str
-        ``cold``, ``cached``, ``warm`` (see `wasmlab.bench.local` and `wasmlab.bench.pods` for what they mean there);
-        ``exec`` for controls.
+        ``cold``, ``cached``, ``warm`` (see `wasmlab.bench.local`, `wasmlab.bench.pods` and
+        `wasmlab.bench.containerd_pods` for what they mean there); ``exec`` for controls.
     workload : str
         Name in `wasmlab.modules.workloads`, or of a control.
     """
@@ -57,6 +57,13 @@ class PlannedRun(NamedTuple):
 class Plan:
     """Arms, how often, and the seed that orders them.
 
+    Parameters
+    ----------
+    repeats : int
+        The number of blocks.
+    every : dict
+        Path -> n: the arms of a slow path are only in every n-th block, from the first on.
+
     Raises
     ------
     BenchmarkError
@@ -66,8 +73,11 @@ class Plan:
     arms: tuple[Arm, ...]
     repeats: int
     seed: int = 1
+    every: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if any(n < 1 for n in self.every.values()):
+            raise BenchmarkError("`every` counts blocks from 1", remedy="give 1 or more")
         if not self.arms or self.repeats < 1:
             raise BenchmarkError("the plan is empty", remedy="choose at least one arm and one repetition")
         if len(set(self.arms)) != len(self.arms):
@@ -77,7 +87,7 @@ class Plan:
             )
 
     def __len__(self) -> int:
-        return len(self.arms) * self.repeats
+        return sum(-(-self.repeats // self.every.get(arm.path, 1)) for arm in self.arms)
 
     def runs(self) -> list[PlannedRun]:
         """Return all runs in the order in which they are carried out."""
@@ -87,6 +97,7 @@ class Plan:
         for block in range(self.repeats):
             order = list(self.arms)
             dice.shuffle(order)
+            order = [arm for arm in order if block % self.every.get(arm.path, 1) == 0]
             planned += [PlannedRun(len(planned) + i, block, arm) for i, arm in enumerate(order)]
         return planned
 
@@ -104,7 +115,8 @@ def cross(
     Parameters
     ----------
     workloads : sequence of Workload
-        Those that cannot run on a path (standard input on a node) are left out there.
+        Those that cannot run on a path (standard input on a node) are left out there. The path containerd has no mode
+        warm: each pod gets a shim of its own.
     controls : bool
         Add the native control arms.
 
@@ -126,6 +138,8 @@ def cross(
             for engine in engines
             for mode in modes
             for work in workloads
-            if path in work.paths
+            # Whatever a WASM node can run, a container node can: neither gives a Pod standard input.
+            if ("node" if path == "containerd" else path) in work.paths
+            and not (path == "containerd" and mode == "warm")
         ]
     return (*arms, *(CONTROLS if controls else ()))

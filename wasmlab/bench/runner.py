@@ -143,6 +143,7 @@ def carry_out(
         "arms": [list(arm) for arm in plan.arms],
         "repeats": plan.repeats,
         "seed": plan.seed,
+        "every": dict(plan.every),
         "interrupted": False,
     }
     session = new_session()
