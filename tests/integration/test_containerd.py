@@ -5,6 +5,8 @@ Everything here needs root and containerd; without, each test is reported as ski
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,13 +14,24 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from wasmlab.cluster.processes import identify
-from wasmlab.containerd import ContainerdNode, build, cleanup, missing, native
+from wasmlab.containerd import (
+    ContainerdNode,
+    build,
+    bundle,
+    cleanup,
+    installimage,
+    installmanifests,
+    missing,
+    native,
+)
 from wasmlab.containerd.layout import Layout
 from wasmlab.containerd.runtimeclass import container_pod
+from wasmlab.errors import ClusterError
 from wasmlab.oci import image
 from wasmlab.oci.client import Client
 
@@ -167,3 +180,56 @@ def test_containerd_2_reports_the_end_sooner(
         # Listing every second finds the container's end, then the sandbox's; events say it at once.
         assert sorted(took["two"])[1] < sorted(took["debian"])[1], took
     assert two.traces() == []
+
+
+def test_the_installer_installs_and_uninstalls(
+    lab: Any, node: ContainerdNode, tmp_path: Path, unique: Any
+) -> None:
+    """The DaemonSet of real clusters, on this node, with a directory in place of the node's root file system."""
+    reference = f"{lab.registry}/wasmlab/installer:v1"
+    Client().push_image(installimage.installer_image(bundle.make(tmp_path / "bundle")), reference)
+    shutil.rmtree(tmp_path / "bundle")  # it is large, and it is in the image
+    host = tmp_path / "host"
+    (host / "etc/containerd").mkdir(parents=True)
+    configuration = host / "etc/containerd/config.toml"
+    configuration.write_text("version = 2\n")
+    # No kube-proxy runs here, so the API server has no address within the cluster.
+    server = urlsplit(lab.server)
+    environment = {
+        "KUBERNETES_SERVICE_HOST": str(server.hostname),
+        "KUBERNETES_SERVICE_PORT": str(server.port),
+    }
+    pods = f"/api/v1/namespaces/{installmanifests.NAMESPACE}/pods"
+
+    def apply(action: Any) -> None:
+        manifests = installmanifests.installer(
+            reference,
+            action=action,
+            host_path=str(host),
+            arguments=("--no-restart",),
+            environment=environment,
+        )
+        lab.apply(manifests)
+        deadline = time.monotonic() + 90
+        while True:
+            for pod in lab.rest.get(pods)["items"]:
+                # Not yet running, or of the action before: its log cannot be read, or says something else.
+                with contextlib.suppress(ClusterError):
+                    if lab.logs(pod["metadata"]["name"], installmanifests.NAMESPACE).startswith(
+                        f"{action}ed on"
+                    ):
+                        return
+            assert time.monotonic() < deadline, f"{action} did not end"
+            time.sleep(0.2)
+
+    try:
+        apply("install")
+        assert "io.containerd.wasmer.v1" in configuration.read_text()
+        assert (host / "opt/wasmlab-shim/bin/containerd-shim-wasm-v1").exists()
+        assert lab.node("debian")["metadata"]["labels"]["wasmlab.dev/shim"] == "true"
+        apply("uninstall")
+        assert configuration.read_text() == "version = 2\n"
+        assert not (host / "opt/wasmlab-shim").exists()
+        assert "wasmlab.dev/shim" not in lab.node("debian")["metadata"]["labels"]
+    finally:
+        lab.delete([one for one in installmanifests.installer(reference) if one["kind"] != "RuntimeClass"])

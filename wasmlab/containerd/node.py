@@ -125,6 +125,10 @@ class ContainerdNode:
                 self._prepare()
                 self._start_containerd()
                 self.ctr("images", "import", "-", input=image)
+                if (
+                    self.wasm
+                ):  # before the kubelet lists them: a pod that comes early would fail, and wait for 10 s
+                    self.cluster.apply(runtime_classes())
                 self._start_kubelet()
                 if self.wasm:  # ahead of the first pod, which would wait for it
                     control.start(self.layout.shim, sys.executable)
@@ -132,8 +136,6 @@ class ContainerdNode:
             except BaseException:
                 self.stop()
                 raise
-        if self.wasm:
-            self.cluster.apply(runtime_classes())
         return self
 
     def stop(self) -> None:
