@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.adapters import ADAPTERS, chosen
 from wasmlab import engines
 from wasmlab.engines import CompileCache
 from wasmlab.engines import cache as cache_module
@@ -24,9 +25,10 @@ HELLO = ROOT / "data/wasm/hello.wasm"
 DIGEST = "sha256:" + hashlib.sha256(HELLO.read_bytes()).hexdigest()
 
 
-@pytest.fixture(params=engines.names())
+@pytest.fixture(params=ADAPTERS)
 def engine(request):
-    return engines.get(request.param)
+    with chosen(request.param) as name:
+        yield engines.get(name)
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def code_files(cache: CompileCache) -> dict[str, int]:
 
 def native(cache: CompileCache) -> Path:
     """The file with native code."""
-    (path,) = [path for path in cache.root.rglob("*") if path.suffix in (".cwasm", ".bin")]
+    (path,) = [path for path in cache.root.rglob("*") if path.suffix in (".cwasm", ".wasmu", ".bin")]
     return path
 
 
@@ -88,12 +90,14 @@ def test_keys_tell_apart_what_must_be_told_apart(cache, monkeypatch):
     assert len(keys) == 7
 
 
-def test_memory_limit_is_part_of_wasmers_code_only(cache):
+@pytest.mark.parametrize(
+    ("adapter", "same"), [("wasmtime", True), ("wasmer-sdk", False), ("wasmer-native", True)]
+)
+def test_memory_limit_is_part_of_the_sdks_code_only(cache, adapter, same):
     small, large = (RunSpec(str(HELLO), DIGEST, ("h",), memory_bytes=size << 20) for size in (32, 64))
-    for name, same in (("wasmtime", True), ("wasmer", False)):
-        one = engines.get(name)
-        pair = [cache.artifact(one, HELLO, DIGEST, spec=spec) for spec in (small, large)]
-        assert (pair[0] == pair[1]) is same
+    with chosen(adapter) as name:
+        pair = [cache.artifact(engines.get(name), HELLO, DIGEST, spec=spec) for spec in (small, large)]
+    assert (pair[0] == pair[1]) is same
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "empty"])

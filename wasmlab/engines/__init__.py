@@ -45,10 +45,15 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> Engine:
     """Return the adapter called `name`; the engine's bindings are imported only when it is used.
 
+    ``wasmer`` is the native binding where that has been built (see `native_binding`), else the package ``wasmer-sdk``;
+    the adapter's ``version`` tells which.
+
     Raises
     ------
     Unsupported
         If there is no such engine.
+    PrerequisiteError
+        If the environment asks for a binding of wasmer that is not there.
     """
     if name not in _ADAPTERS:
         raise Unsupported(
@@ -56,6 +61,12 @@ def get(name: str) -> Engine:
             remedy=f"use one of: {', '.join(names())}",
             capability="engine",
         )
+    if name == "wasmer":
+        from wasmlab.engines import wasmer_native
+
+        native = wasmer_native.make()
+        if native is not None:
+            return native
     module, cls = _ADAPTERS[name]
     engine: Engine = getattr(importlib.import_module(module), cls)()
     return engine

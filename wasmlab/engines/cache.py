@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasmlab.engines.native_binding import OVERRIDE
 from wasmlab.errors import (
     InvalidModule,
     PrerequisiteError,
@@ -138,7 +139,9 @@ class CompileCache:
         """Check the `count` entries that were used last, so that processes forked now find them checked."""
         with os.scandir(self.root) as entries:
             records = [
-                (entry.stat().st_mtime_ns, entry.name[:-5]) for entry in entries if entry.name.endswith(".json")
+                (entry.stat().st_mtime_ns, entry.name[:-5])
+                for entry in entries
+                if entry.name.endswith(".json")
             ]
         for _, key in sorted(records, reverse=True)[:count]:
             self._lookup(key, used=False)
@@ -288,7 +291,17 @@ def _in_child(
 
 def child_environment() -> dict[str, str]:
     """Return the environment for our own child processes: what Python needs to start, and nothing secret."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "XDG_CACHE_HOME", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
+    kept = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "XDG_CACHE_HOME",
+        "TMPDIR",
+        "PYTHONPATH",
+        "LD_LIBRARY_PATH",
+        OVERRIDE,
+    )
     env = {name: os.environ[name] for name in kept if name in os.environ}
     # Works from a source tree that is not installed, too.
     here = str(Path(__file__).resolve().parents[2])

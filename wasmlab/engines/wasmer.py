@@ -92,12 +92,16 @@ class WasmerEngine:
 
     @functools.cached_property
     def version(self) -> str:
-        """Version of the package ``wasmer-sdk``."""
-        return package_version("wasmer-sdk")
+        """Version of the package ``wasmer-sdk``, and that it is that: no result may hide it."""
+        return f"sdk {package_version('wasmer-sdk')}"
+
+    @property
+    def _folder(self) -> str:
+        return f"wasmer-{self.version.replace(' ', '-')}"
 
     def settings(self) -> dict[str, str]:
         """Compile settings (part of the cache key); the SDK offers none."""
-        return {"compiler": "cranelift"}
+        return {"binding": "sdk", "compiler": "cranelift"}
 
     def check(self, spec: RunSpec) -> None:
         """Raise `Unsupported` for writable directories."""
@@ -129,7 +133,7 @@ class WasmerEngine:
 
     def cache_root(self, root: Path) -> Path:
         """Where the SDK keeps its code inside our cache."""
-        return root / f"wasmer-{self.version}"
+        return root / self._folder
 
     def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
         """Let the SDK compile into a directory of its own and take what it wrote."""
@@ -139,7 +143,7 @@ class WasmerEngine:
         with tempfile.TemporaryDirectory(prefix="wasmlab-wasmer-") as scratch:
             asyncio.new_event_loop().run_until_complete(self._compile(wasm, scratch))
             files = {
-                f"wasmer-{self.version}/{path.relative_to(scratch)}": path.read_bytes()
+                f"{self._folder}/{path.relative_to(scratch)}": path.read_bytes()
                 for path in Path(scratch).rglob("*.bin")
             }
         if not files:

@@ -20,6 +20,8 @@ from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
 from wasmlab.errors import InvalidModule, Unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wasmlab.engines.spec import RunSpec
     from wasmlab.engines.stdio import Stdio
 
@@ -119,10 +121,23 @@ class WasmerNativeEngine:
     def warm(self) -> None:
         """Nothing: all that can be shared was made in `prepare`, the rehearsal does the rest."""
 
-    def run(self, artifact: Path, spec: RunSpec, stdio: Stdio, *, cold: bool) -> GuestResult:
+    def run(
+        self,
+        artifact: Path,
+        spec: RunSpec,
+        stdio: Stdio,
+        *,
+        cold: bool,
+        before_guest: Callable[[], None] | None = None,
+    ) -> GuestResult:
         """Run a core module; see `Engine.run`."""
         engine, binding = self._engine, self._binding
         assert engine is not None, "prepare() comes first"
+        # What the worker had there (the zygote's log, say) is nothing that a guest's process should hold.
+        os.dup2(stdio.stdin, 0)
+        if not stdio.framed:
+            os.dup2(stdio.stdout, 1)
+            os.dup2(stdio.stderr, 2)
         spans: list[Span] = []
         start = time.monotonic_ns()
 
@@ -152,6 +167,8 @@ class WasmerNativeEngine:
         except binding.WasmerError as error:
             return ended(None, "invalid_module", f"cannot load the compiled module: {error}")
 
+        if before_guest is not None:
+            before_guest()
         try:
             instance = module.instantiate(
                 spec.argv,
@@ -187,10 +204,10 @@ class WasmerNativeEngine:
 
 def _streams(stdio: Stdio) -> dict[str, Any]:
     if not stdio.framed:
-        return {"stdin": stdio.stdin, "stdout": stdio.stdout, "stderr": stdio.stderr}
+        return {"stdin": 0, "stdout": 1, "stderr": 2}
     # Called at each write of the guest, so the order between the two streams is the guest's.
     return {
-        "stdin": stdio.stdin,
+        "stdin": 0,
         "stdout": lambda data: write_frame(stdio.stdout, STDOUT, data),
         "stderr": lambda data: write_frame(stdio.stdout, STDERR, data),
     }

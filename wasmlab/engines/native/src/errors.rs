@@ -3,14 +3,10 @@
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use wasmer::sys::vm::TrapCode;
 use wasmer::{InstantiationError, LinkError as Link, RuntimeError};
-use wasmer_types_trap::TrapCode;
+use wasmer_wasix::types::wasi::ExitCode;
 use wasmer_wasix::{WasiError, WasiRuntimeError, WasiThreadError};
-
-/// `wasmer` names the type only through its `sys` module.
-mod wasmer_types_trap {
-    pub use wasmer::sys::vm::TrapCode;
-}
 
 create_exception!(wasmer_native, WasmerError, PyException, "Anything that Wasmer refuses or that fails in it.");
 create_exception!(wasmer_native, CompileError, WasmerError, "The module is not valid, or cannot be compiled.");
@@ -42,7 +38,7 @@ create_exception!(
     wasmer_native,
     Exit,
     WasmerError,
-    "The guest left while it was being instantiated. Attribute ``code`` is its exit code."
+    "The guest left in its initialization. Attribute ``code`` is its exit code."
 );
 
 /// How a call into a guest ended, when it did not simply return.
@@ -76,6 +72,11 @@ impl Ended {
     }
 }
 
+/// wasmer-wasix keeps the remainder by 256, as 16 bits of a signed number.
+fn byte(code: ExitCode) -> i32 {
+    code.raw() & 0xff
+}
+
 fn kind(code: TrapCode) -> &'static str {
     match code {
         TrapCode::StackOverflow => "stack_overflow",
@@ -97,7 +98,7 @@ fn kind(code: TrapCode) -> &'static str {
 impl From<RuntimeError> for Ended {
     fn from(error: RuntimeError) -> Self {
         if let Some(WasiError::Exit(code)) = error.downcast_ref::<WasiError>() {
-            return Ended::Exit(code.raw());
+            return Ended::Exit(byte(*code));
         }
         let message = error.message();
         if let Some(other) = error.downcast_ref::<WasiError>() {
@@ -126,7 +127,7 @@ impl From<WasiRuntimeError> for Ended {
             WasiRuntimeError::Runtime(error) => error.into(),
             WasiRuntimeError::Instantiation(error) => error.into(),
             WasiRuntimeError::Export(error) => Ended::Link(error.to_string()),
-            WasiRuntimeError::Wasi(WasiError::Exit(code)) => Ended::Exit(code.raw()),
+            WasiRuntimeError::Wasi(WasiError::Exit(code)) => Ended::Exit(byte(code)),
             WasiRuntimeError::Thread(WasiThreadError::InstanceCreateFailed(error)) => (*error).into(),
             WasiRuntimeError::Thread(WasiThreadError::MemoryCreateFailed(error)) => {
                 Ended::MemoryLimit(error.to_string())

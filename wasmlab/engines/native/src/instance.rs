@@ -1,8 +1,9 @@
 //! One guest: made, run once, perhaps interrupted.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
@@ -67,12 +68,21 @@ impl Instance {
         builder.set_stderr(Box::new(Stdio::new(stderr, 2, interruption.clone())?));
         let root = MountFileSystem::new();
         let refused = |error: &dyn std::fmt::Display| PyValueError::new_err(error.to_string());
-        let mut has_root = false;
+        let has_root = preopens.iter().any(|(_, guest, _)| place(guest).is_ok_and(|place| place == Path::new("/")));
+        if !has_root {
+            // Not wasmer's own default, which is a file system in memory that no limit counts.
+            root.mount(Path::new("/"), Arc::new(EmptyFileSystem::default())).map_err(|error| refused(&error))?;
+            if !preopens.is_empty() {
+                // Symbolic links are looked up from the root: it has to be a directory for that, if an empty one.
+                builder
+                    .add_preopen_build(|preopen| preopen.directory("/").read(true))
+                    .map_err(|error| refused(&error))?;
+            }
+        }
         for (host, guest, read_only) in preopens {
             let directory = HostDir::open(&host, read_only)
                 .map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", host.display())))?;
             let place = place(&guest)?;
-            has_root |= place == Path::new("/");
             root.mount(&place, Arc::new(directory)).map_err(|error| refused(&format!("{guest}: {error}")))?;
             builder
                 .add_preopen_build(|preopen| {
@@ -82,17 +92,14 @@ impl Instance {
                 })
                 .map_err(|error| refused(&error))?;
         }
-        if !has_root {
-            // Not wasmer's own default, which is a file system in memory that no limit counts.
-            root.mount(Path::new("/"), Arc::new(EmptyFileSystem::default())).map_err(|error| refused(&error))?;
-        }
         builder.set_mount_fs(root);
 
-        let made = limited(memory_limit_bytes, || builder.instantiate(module.clone(), &mut store));
+        let made = limited(memory_limit_bytes, || unpanicked(|| builder.instantiate(module.clone(), &mut store)));
         let (instance, env) = match made {
-            Ok(made) => made,
-            Err(wasmer_wasix::WasiRuntimeError::Init(error)) => return Err(refused(&error)),
-            Err(error) => return Ok(Err(error.into())),
+            Ok(Ok(made)) => made,
+            Ok(Err(wasmer_wasix::WasiRuntimeError::Init(error))) => return Err(refused(&error)),
+            Ok(Err(error)) => return Ok(Err(error.into())),
+            Err(ended) => return Ok(Err(ended)),
         };
         let Ok(start) = instance.exports.get_function("_start").cloned() else {
             let text = "the module exports no function _start: it is a library, not a command";
@@ -112,18 +119,19 @@ impl Instance {
     }
 
     fn call(&self) -> Result<i32, Ended> {
-        let mut guest = self.guest.lock().unwrap();
+        let mut guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
         let Guest { store, start, .. } = &mut *guest;
         self.running.store(true, Ordering::SeqCst);
         let result = if self.interruption.asked() {
             Err(Ended::Trap { kind: "interrupted", message: "interrupted before it ran".to_owned() })
         } else {
-            match start.call(store, &[]) {
-                Ok(_) => Ok(0),
-                Err(error) => match error.into() {
+            match unpanicked(|| start.call(store, &[])) {
+                Ok(Ok(_)) => Ok(0),
+                Ok(Err(error)) => match error.into() {
                     Ended::Exit(code) => Ok(code),
                     other => Err(other),
                 },
+                Err(ended) => Err(ended),
             }
         };
         self.running.store(false, Ordering::SeqCst);
@@ -133,7 +141,7 @@ impl Instance {
 
 #[pymethods]
 impl Instance {
-    /// Run the guest and return its exit code (as WASI gave it: 16 bits). Other threads run meanwhile.
+    /// Run the guest and return its exit code (the lowest byte of it, as processes have them). Other threads run meanwhile.
     ///
     /// Raises
     /// ------
@@ -151,13 +159,16 @@ impl Instance {
     /// Ends loops, sleeps and reads of stdin; not a write to a full pipe, nor a callable that does not return.
     fn interrupt(&self, py: Python<'_>) {
         py.detach(|| {
+            // First the mark that the guest's code looks at, then the host call that it may be waiting in: otherwise the
+            // guest could wake up and end by itself in between.
+            self.interrupter.interrupt();
             self.interruption.ask();
             for _ in 0..KNOCKS {
                 if !self.running.load(Ordering::SeqCst) {
                     return;
                 }
-                self.interrupter.interrupt();
                 std::thread::sleep(KNOCK_EVERY);
+                self.interrupter.interrupt();
             }
         });
     }
@@ -166,7 +177,7 @@ impl Instance {
     #[getter]
     fn memory_bytes(&self, py: Python<'_>) -> u64 {
         py.detach(|| {
-            let guest = self.guest.lock().unwrap();
+            let guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
             guest.memory.as_ref().map_or(0, |memory| memory.view(&guest.store.as_store_ref()).data_size())
         })
     }
@@ -183,4 +194,16 @@ fn place(guest: &str) -> PyResult<PathBuf> {
         }
     }
     Ok(place)
+}
+
+/// What panics in wasmer (a guest can bring that about) is an error like others, not the end of the caller.
+fn unpanicked<R>(body: impl FnOnce() -> R) -> Result<R, Ended> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Ended::Other(format!("wasmer panicked: {text}"))
+    })
 }

@@ -20,6 +20,13 @@ mod wasmer_native {
     #[pymodule_export]
     use super::instance::Instance;
 
+    #[pymodule_init]
+    fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        // A panic becomes a Python exception with its message; stderr is not ours to write to.
+        std::panic::set_hook(Box::new(|_| {}));
+        Ok(())
+    }
+
     /// Version of this package.
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
