@@ -77,6 +77,8 @@ class Bundle:
     resources: dict[str, Any] = field(default_factory=dict)
     network: str | None = None
     """Path of the network namespace to join; "" to make one; None to stay."""
+    layer: str | None = None
+    """The host's file that is the image's only layer, a module, for images without a root file system."""
 
     @property
     def is_sandbox(self) -> bool:
@@ -205,6 +207,9 @@ def read_module(bundle: Bundle, process: Process) -> tuple[str, bytes]:
         if content[:4] != _MAGIC:
             raise BundleError(_what_it_is(path, content))
         return path, content
+    if bundle.layer is not None:
+        with open(bundle.layer, "rb") as stream:
+            return tried[0], stream.read()
     where = (
         tried[0]
         if len(tried) == 1

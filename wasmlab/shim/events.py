@@ -68,7 +68,9 @@ class Publisher:
     def __init__(self, loop: Loop, address: str, namespace: str) -> None:
         self._loop = loop
         self._address = address.removeprefix("unix://")
-        self._namespace = namespace
+        self.namespace = namespace
+        # Where the events go is beside containerd's own socket, unless somebody configured it elsewhere.
+        self.containerd = self._address.removesuffix(".ttrpc")
         self._queue: collections.deque[bytes] = collections.deque()
         self._sock: socket.socket | None = None
         self._decoder = Decoder()
@@ -88,7 +90,7 @@ class Publisher:
         """Queue `event`."""
         if not self._address:
             return
-        self._queue.append(envelope(self._namespace, event))
+        self._queue.append(envelope(self.namespace, event))
         if len(self._queue) > _QUEUE_LIMIT:
             self._queue.popleft()
             _say("containerd does not take events; the oldest one is dropped")

@@ -8,6 +8,7 @@ containerd ``api/runtime/task/v2/shim.proto`` and ``v3``; the meaning of the met
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -24,6 +25,7 @@ from wasmlab.engines import CompileCache
 from wasmlab.engines.spec import Preopen, RunSpec
 from wasmlab.errors import WasmlabError
 from wasmlab.shim import bundle as bundles
+from wasmlab.shim import layer as layers
 from wasmlab.shim import mounts
 from wasmlab.shim.bundle import BundleError, Process
 from wasmlab.shim.container import CREATED, PAUSED, RUNNING, STOPPED, Container, Task
@@ -149,7 +151,7 @@ class TaskService:
                 return
             container.engine = bundle.engine(self.default_engine)
             engine = engines.get(container.engine)
-            path, wasm = bundles.read_module(bundle, bundle.process)
+            path, wasm = self._module(container, request)
             spec = self._spec(container, bundle.process, path, bundle.process.args)
             task.streams = self._streams(task)
             container.cgroup.create(bundle.resources)
@@ -162,6 +164,23 @@ class TaskService:
         except Exception:
             self._undo(container)
             raise
+
+    def _module(self, container: Container, request: Any) -> tuple[str, bytes]:
+        bundle = container.bundle
+        try:
+            return bundles.read_module(bundle, bundle.process)
+        except BundleError:
+            found = layers.find(
+                [text for one in request.rootfs for text in (one.source, *one.options)],
+                self.publisher.containerd,
+                self.publisher.namespace,
+                request.id,
+                bundle.annotations.get(layers.IMAGE_NAME),
+            )
+            if found is None:
+                raise
+            container.bundle = dataclasses.replace(bundle, layer=found)
+            return bundles.read_module(container.bundle, bundle.process)
 
     def _prepared(
         self, call: Call, request: Any, container: Container, task: Task, spec: RunSpec, found: Path | str
