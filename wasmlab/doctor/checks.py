@@ -115,7 +115,7 @@ def _disk() -> Iterator[Finding]:
 def _kube_binary() -> Path | None:
     from wasmlab.cluster import binary
 
-    return binary.cached()
+    return binary.find()
 
 
 def _control_plane() -> Iterator[Finding]:
