@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,23 @@ def test_doctor_speaks_json() -> None:
     # Whatever does not fully work says what to do, or what is lost.
     assert all(one["remedy"] or one["detail"] for one in findings if one["state"] != "ok")
     assert result.returncode == (1 if "missing" in states.values() else 0)
+
+
+def test_the_package_can_be_run_as_a_module() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "wasmlab", "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0
+    assert "doctor" in result.stdout
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_are_nobody_elses(closed: tuple[int, ...], fixtures_dir: Path) -> None:
+    """With stdin closed, the next pipe became fd 0 and `run` waited for ever on a pipe of its own."""
+    redirections = " ".join(f"{fd}>&-" for fd in closed)
+    script = f'exec "$0" -m wasmlab.cli run "$1" {redirections}'
+    result = subprocess.run(
+        ["/bin/sh", "-c", script, sys.executable, str(fixtures_dir / "cat.wasm")],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

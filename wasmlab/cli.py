@@ -65,8 +65,22 @@ def build_app(first_word: str | None = None) -> typer.Typer:
     return app
 
 
+def _open_standard_streams() -> None:
+    """Open /dev/null wherever stdin, stdout or stderr was closed (``<&-``, some daemons and cron jobs).
+
+    Otherwise the next pipe or socket takes the number, and what a child or a guest reads or prints ends up there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is taken, which is `fd`, because those below it are open by now.
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY if fd == 0 else os.O_WRONLY), True)
+
+
 def main() -> None:
     """Entry point: 0 done, 1 failed with a message on stderr, 2 wrong usage, 130 interrupted."""
+    _open_standard_streams()
     first_word = sys.argv[1] if len(sys.argv) > 1 else None
     try:
         build_app(first_word)(prog_name="wasmlab")
