@@ -68,12 +68,17 @@ def run(
     be started.
     """
     from wasmlab import engines
+    from wasmlab.errors import WasmlabError
     from wasmlab.sandbox.direct import module_spec, run_once
 
     if engine not in engines.names():
         raise typer.BadParameter(
             f"{engine!r} is not one of {', '.join(engines.names())}", param_hint="--engine"
         )
+    for word in (*(args or ()), *(env or ())):
+        # WASI hands arguments and variables to the guest as UTF-8: say it before a worker stumbles over it.
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise typer.BadParameter(f"{word!r} is not UTF-8, as WASI wants arguments and variables to be")
     options = {
         "env": tuple(_variable(one) for one in env or ()),
         "preopens": tuple(_preopen(one) for one in dir or ()),
@@ -84,7 +89,8 @@ def run(
     if not _is_file(target):
         path = _pulled(target, use_http, insecure, pull)
     elif not path.is_file():
-        raise typer.BadParameter(f"there is no file {target}", param_hint="FILE|REF")
+        what = f"{target} is a directory" if path.is_dir() else f"there is no file {target}"
+        raise WasmlabError(f"{what}", remedy="give the path of a .wasm file, or an image reference")
     name = path.name if _is_file(target) else target.rpartition("/")[2]
     outcome = run_once(engine, module_spec(path, (name, *(args or ())), **options))
     raise SystemExit(_exit_code(outcome))
