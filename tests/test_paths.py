@@ -89,3 +89,13 @@ def test_a_lock_excludes_and_is_freed_when_its_holder_is_killed(tmp_path: Path) 
     started = time.monotonic()
     with paths.file_lock(lock, 5):
         assert time.monotonic() - started < 5
+
+
+def test_a_directory_that_everybody_uses_is_not_made_private(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "somebody's").touch()
+    with pytest.raises(PrerequisiteError, match="lock the others out"):
+        paths.private_dir(shared)
+    assert shared.stat().st_mode & 0o7777 == 0o1777

@@ -24,7 +24,7 @@ def private_dir(path: Path) -> Path:
     Raises
     ------
     PrerequisiteError
-        If it cannot be created, or is owned by another user.
+        If it cannot be created, is owned by another user, or is one that everybody writes to (such as /tmp).
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -37,7 +37,13 @@ def private_dir(path: Path) -> Path:
     if info.st_uid != os.geteuid():
         raise PrerequisiteError(
             f"the directory {path} belongs to user id {info.st_uid}, not to you",
-            remedy="remove it, or set XDG_CACHE_HOME to a directory of your own",
+            # Never "remove it": it may be /etc, given by mistake.
+            remedy="choose a directory of your own (for the cache: XDG_CACHE_HOME)",
+        )
+    if info.st_mode & 0o002 and any(path.iterdir()):
+        raise PrerequisiteError(
+            f"the directory {path} is everybody's and in use: making it private would lock the others out",
+            remedy=f"choose a directory of your own, for example {path / 'wasmlab'}",
         )
     if stat.S_IMODE(info.st_mode) & 0o077:
         path.chmod(0o700)

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from wasmlab.cluster import processes
+from wasmlab.errors import PrerequisiteError
 from wasmlab.paths import private_dir
+
+_OWN_NAMES = {"state.json", "version.json", "pki", "etcd", "logs"}
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,29 @@ class StateDir:
         return process if process is not None and process.alive else None
 
     def prepare(self) -> None:
-        """Create the directories; set the last log aside."""
+        """Create the directories; set the last log aside.
+
+        Raises
+        ------
+        PrerequisiteError
+            If the directory cannot be had, or holds somebody's files and would have to be made private.
+        """
+        self._refuse_foreign_files()
         private_dir(self.root)
         private_dir(self.root / "logs")
         if self.log.exists():
             os.replace(self.log, self.log.with_suffix(".log.1"))
+
+    def _refuse_foreign_files(self) -> None:
+        """A lab's directory becomes 0700: `--dir ~` or, for root, `--dir /` must not do that to a home or a system."""
+        if not self.root.is_dir() or not self.root.stat().st_mode & 0o077:
+            return
+        names = {entry.name for entry in self.root.iterdir()}
+        if names and not names & _OWN_NAMES:
+            raise PrerequisiteError(
+                f"{self.root} holds files that are no lab's, and a lab's directory is closed to other users",
+                remedy=f"choose a directory of its own, for example --dir {self.root / 'lab'}",
+            )
 
 
 def default_root() -> Path:
