@@ -142,9 +142,19 @@ def kubectl(
     dir: Annotated[Path | None, typer.Option("--dir", help=_DIR_HELP, show_default=False)] = None,
 ) -> None:
     """Run kubectl against the lab: `wasmlab kubectl [--dir D] -- get pods`."""
+    from wasmlab.cluster import binary
     from wasmlab.cluster.cluster import Cluster
+    from wasmlab.cluster.statedir import StateDir
 
-    argv = Cluster.attach(_root(dir)).kubectl_argv(*context.args)
+    root, words = _root(dir), context.args
+    if not words or words in (["--help"], ["-h"]):
+        print(context.get_help())
+        print(" `wasmlab kubectl -- help` lists kubectl's own commands.")
+        return
+    if StateDir(root).control_plane() is None and {"help", "--help", "-h"} & {words[0], words[-1]}:
+        argv = [str(binary.ensure()), "kubectl", *words]  # help needs no lab
+    else:
+        argv = Cluster.attach(root).kubectl_argv(*words)
     # Replaced, not called: signals, terminals and exit codes are then kubectl's own.
     os.execv(argv[0], argv)
 
