@@ -6,18 +6,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help lab test bench lint format lock setup kube clean
+.PHONY: help lab test bench lint format lock setup kube native containerd clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-lab: kube ## Run the whole lab: execute the notebooks into reports/
+lab: kube containerd ## Run the whole lab: execute the notebooks into reports/
 	$(BIN)/wasmlab lab --out reports $(ARGS)
 
-test: kube ## Run every test
+test: kube containerd ## Run every test
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: kube ## Measure every figure that the README shows
+bench: kube native ## Measure every figure that the README shows
 	$(BIN)/wasmlab bench figures $(ARGS)
 
 lint: setup ## Check style, types, imports and shell scripts
@@ -46,6 +46,12 @@ $(READY): requirements.lock pyproject.toml
 
 kube: $(READY) ## Build the control plane (once, about 8 minutes; later a look into the cache)
 	@$(BIN)/python -m wasmlab.cluster.binary >/dev/null
+
+native: $(READY) ## Build the native wasmer binding (needs Rust; once, about 10 minutes)
+	@$(BIN)/python -m wasmlab.engines.native_build >/dev/null
+
+containerd: $(READY) ## As root on Debian: install what path 2 needs; elsewhere say what is skipped
+	@$(BIN)/python -m wasmlab.containerd.install
 
 lock: setup ## Resolve the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --extra dev \
