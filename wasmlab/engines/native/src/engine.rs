@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use wasmer::sys::{CompilerConfig, Cranelift, CraneliftOptLevel, EngineBuilder, NativeEngineExt, Singlepass};
 
-use crate::errors::{CompileError, DeserializeError, WasmerError};
+use crate::errors::{CompileError, DeserializeError, WasmerError, unpanicked};
 use crate::instance::Instance;
 use crate::limits::Limiting;
 use crate::stdio::Target;
@@ -98,7 +98,8 @@ impl Engine {
             return Err(CompileError::new_err("not a WASM binary: it does not begin with \\0asm"));
         }
         let inner = py
-            .detach(|| wasmer::Module::from_binary(&self.inner, wasm))
+            .detach(|| unpanicked(|| wasmer::Module::from_binary(&self.inner, wasm)))
+            .map_err(CompileError::new_err)?
             .map_err(|error| CompileError::new_err(error.to_string()))?;
         Ok(Module { inner, engine: self.inner.clone() })
     }
@@ -106,7 +107,8 @@ impl Engine {
     /// Load what `Module.serialize` returned. It is native code: load only what you wrote yourself.
     fn deserialize(&self, py: Python<'_>, code: &[u8]) -> PyResult<Module> {
         let inner = py
-            .detach(|| unsafe { wasmer::Module::deserialize(&self.inner, code) })
+            .detach(|| unpanicked(|| unsafe { wasmer::Module::deserialize(&self.inner, code) }))
+            .map_err(DeserializeError::new_err)?
             .map_err(|error| DeserializeError::new_err(error.to_string()))?;
         Ok(Module { inner, engine: self.inner.clone() })
     }
@@ -118,13 +120,16 @@ impl Engine {
     #[pyo3(signature = (path, *, unchecked = false))]
     fn deserialize_file(&self, py: Python<'_>, path: PathBuf, unchecked: bool) -> PyResult<Module> {
         let inner = py
-            .detach(|| unsafe {
-                if unchecked {
-                    self.inner.deserialize_from_mmapped_file_unchecked(&path)
-                } else {
-                    self.inner.deserialize_from_mmapped_file(&path)
-                }
+            .detach(|| {
+                unpanicked(|| unsafe {
+                    if unchecked {
+                        self.inner.deserialize_from_mmapped_file_unchecked(&path)
+                    } else {
+                        self.inner.deserialize_from_mmapped_file(&path)
+                    }
+                })
             })
+            .map_err(DeserializeError::new_err)?
             .map_err(|error| match error {
                 wasmer::DeserializeError::Io(error) => error.into(),
                 error => DeserializeError::new_err(error.to_string()),
@@ -215,9 +220,7 @@ impl Module {
         memory_limit_bytes: Option<u64>,
     ) -> PyResult<Instance> {
         let streams = [stdin, stdout, stderr];
-        py.detach(|| {
-            Instance::new(&self.engine, &self.inner, argv, env, preopens, streams, memory_limit_bytes)
-        })?
-        .map_err(|ended| ended.into_pyerr(py))
+        py.detach(|| Instance::new(&self.engine, &self.inner, argv, env, preopens, streams, memory_limit_bytes))?
+            .map_err(|ended| ended.into_pyerr(py))
     }
 }

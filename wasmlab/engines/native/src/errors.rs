@@ -1,5 +1,7 @@
 //! What can go wrong, as Python exceptions.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -143,4 +145,16 @@ impl From<WasiRuntimeError> for Ended {
             other => Ended::Other(other.to_string()),
         }
     }
+}
+
+/// What panics in wasmer (a guest or a module can bring that about) is an error like others, not the end of the caller.
+pub fn unpanicked<R>(body: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        format!("wasmer panicked: {text}")
+    })
 }
