@@ -196,11 +196,12 @@ def read_module(bundle: Bundle, process: Process) -> tuple[str, bytes]:
         except OSError as error:
             refused = refused or ("" if isinstance(error, FileNotFoundError) else f": {error.strerror}")
             continue
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            os.close(fd)
+            refused = refused or ": it is not a file"
+            continue
         with open(fd, "rb") as stream:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
-                refused = refused or ": it is not a file"
-                continue
             if info.st_size > MAX_MODULE_BYTES:
                 raise BundleError(f"{path} has {info.st_size} bytes; a module may have {MAX_MODULE_BYTES}")
             content = stream.read()

@@ -73,7 +73,7 @@ def path_of(spec_path: str, container: str) -> str:
             path += f"/{so_far}.slice"
         unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
         return f"{path}/{unit}"
-    return os.path.normpath("/" + spec_path)
+    return os.path.normpath("/" + spec_path.lstrip("/"))
 
 
 def find(path: str, root: str = ROOT) -> Cgroup:

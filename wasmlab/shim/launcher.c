@@ -72,7 +72,7 @@ static const char *wanted_version(void) {
     size_t at = 0;
     while (at < params_size) {
         unsigned tag = params[at++], field = tag >> 3, wire = tag & 7;
-        if (field == 4 || field == 5) return "3";
+        if ((field == 4 || field == 5) && (wire == 2 || wire == 0)) return "3";
         if (wire == 2) {
             size_t length = 0;
             for (unsigned shift = 0; at < params_size && shift < 35; shift += 7) {
