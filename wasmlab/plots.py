@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from wasmlab.bench import stats
-from wasmlab.bench.phases import Stage, engine_waterfall, waterfall
+from wasmlab.bench.phases import POD_MOMENTS, Stage, engine_waterfall, waterfall
 from wasmlab.errors import BenchmarkError
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from wasmlab.bench.store import Results
 
 # Okabe and Ito's palette: told apart with every common kind of color blindness, and in gray.
-ENGINE_COLORS = {"wasmtime": "#0072B2", "wasmer": "#D55E00", "native": "#7A7A7A"}
+ENGINE_COLORS = {"wasmtime": "#0072B2", "wasmer": "#D55E00", "runc": "#009E73", "native": "#7A7A7A"}
 _PHASE_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A000", "#7A7A7A")
+#: The mode of every Pod but the first: on the path containerd each one has a new shim, so there is no warm start.
+ORDINARY = {"local": "warm", "node": "warm", "containerd": "cached"}
 _MODE_LINES = {"cold": "-", "cached": (0, (5, 1.5)), "warm": (0, (1, 1.2)), "exec": (0, (3, 1, 1, 1))}
 _INK, _PALE, _GRID = "#222222", "#6B6B6B", "#E3E3E3"
 STYLE: dict[str, Any] = {
@@ -94,6 +96,7 @@ def cold_start(
     workload: str = "hello",
     value: str = "first_byte_ns",
     modes: Sequence[str] | None = None,
+    paths: Sequence[str] = ("local", "node"),
 ) -> Figure:
     """Draw the distribution of start times: one curve per arm, one panel per path.
 
@@ -107,6 +110,8 @@ def cold_start(
         ``first_byte_ns`` or ``total_ns``.
     modes : sequence of str, optional
         Only these modes.
+    paths : sequence of str
+        The panels; what was not measured is left out.
 
     Returns
     -------
@@ -119,11 +124,11 @@ def cold_start(
         If nothing of that workload was measured.
     """
     frame = _ok(results.frame, value)
-    frame = frame[(frame["workload"] == workload) & frame["path"].isin(["local", "node"])]
+    frame = frame[(frame["workload"] == workload) & frame["path"].isin(paths)]
     if modes:
         frame = frame[frame["mode"].isin(modes)]
     _require(frame, f"a start of {workload}")
-    paths = [path for path in ("local", "node") if (frame["path"] == path).any()]
+    paths = [path for path in paths if (frame["path"] == path).any()]
     with style():
         figure = LabFigure(
             figsize=(4.3 * len(paths) + 1.4 if len(paths) > 1 else 7.2, 5.0), layout="constrained"
@@ -131,15 +136,26 @@ def cold_start(
         axes = figure.subplots(1, len(paths), sharey=True, squeeze=False)[0]
         for axis, path in zip(axes, paths, strict=True):
             _ecdfs(axis, frame[frame["path"] == path], value)
-            title = "in the sandbox, no cluster" if path == "local" else "as a Pod, from the API write"
-            axis.set_title(title if len(paths) > 1 else "")
+            two = path == "node" and "containerd" in paths
+            axis.set_title(("path 1: a WASM node" if two else _PANELS[path]) if len(paths) > 1 else "")
             axis.set_xlabel("milliseconds to the " + ("first byte of output" if "first" in value else "end"))
+        if "containerd" in paths:  # Pods beside Pods: on one scale
+            limits = [limit for axis in axes for limit in axis.get_xlim()]
+            for axis in axes:
+                axis.set_xlim(min(limits), max(limits))
         axes[0].set_ylabel("share of starts that were faster")
         axes[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
         _heading(
             figure, f"How long {workload} takes to start", results, frame, what=_kilobytes(results, workload)
         )
     return figure
+
+
+_PANELS = {
+    "local": "in the sandbox, no cluster",
+    "node": "as a Pod, from the API write",
+    "containerd": "path 2: kubelet, containerd, shim or runc",
+}
 
 
 def _ecdfs(axis: Axes, frame: pd.DataFrame, value: str) -> None:
@@ -168,12 +184,20 @@ def _ecdfs(axis: Axes, frame: pd.DataFrame, value: str) -> None:
         axis.plot([at], [0.5], "o", color=color, markeredgecolor="white", markersize=7, zorder=5)
     _log_milliseconds(axis)
     axis.set_ylim(0, 1.02)
-    # One column per engine: the curves are told apart, and their medians compared, line by line.
+    # One column per engine: the curves are told apart, and their medians compared, line by line. Three engines are too
+    # wide for a panel; then it is one column per mode.
+    columns = len({handle.get_color() for handle in handles})
+    if columns > 2:
+        modes = list(
+            dict.fromkeys(str(handle.get_label()).split(":")[0].split(", ")[1] for handle in handles)
+        )
+        handles.sort(key=lambda handle: modes.index(str(handle.get_label()).split(":")[0].split(", ")[1]))
+        columns = len(modes)
     axis.legend(
         handles=handles,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.17),
-        ncols=len({handle.get_color() for handle in handles}),
+        ncols=columns,
         fontsize=8.8,
         title="medians (dots)",
         title_fontsize=8.8,
@@ -257,9 +281,8 @@ def execution(
         axis.set_ylim(len(order) - 0.4, -0.6)
         axis.grid(axis="y", visible=False)
         _log_milliseconds(axis, margin=1.7)
-        axis.set_xlabel(
-            "milliseconds, " + ("in the guest" if value == "run_ns" else "from the request to the end")
-        )
+        end = "from the task's creation to its end" if path == "containerd" else "from the request to the end"
+        axis.set_xlabel("milliseconds, " + ("in the guest" if value == "run_ns" else end))
         if len(engines) == 2:
             _ratios(axis, frame, value, order, engines)
         _heading(figure, "How long each workload takes", results, frame, what=f"{_path_name(path)}, {mode}")
@@ -305,18 +328,25 @@ def _ratios(
 
 
 def pod_waterfall(
-    results: Results, run_id: str | None = None, *, engine: str | None = None, mode: str | None = None
+    results: Results,
+    run_id: str | None = None,
+    *,
+    engine: str | None = None,
+    mode: str | None = None,
+    path: str = "node",
 ) -> Figure:
     """Draw where one pod's time went, from the API write to the observed Succeeded.
 
     Parameters
     ----------
     results : Results
-        Rows of the path ``node``.
+        Rows of that path.
     run_id : str, optional
         Which pod; by default the one whose total is the median of its arm, so that it is a typical one.
     engine, mode : str, optional
-        Which arm; by default wasmtime and warm, if they were measured.
+        Which arm; by default wasmtime and warm (path containerd: cached), if they were measured.
+    path : str
+        ``node`` or ``containerd``.
 
     Returns
     -------
@@ -329,16 +359,112 @@ def pod_waterfall(
         If there is no such pod.
     """
     frame = _ok(results.frame, "total_ns")
-    frame = frame[frame["path"] == "node"]
+    frame = frame[frame["path"] == path]
     if run_id is None:
-        for column, wanted, usual in (("engine", engine, "wasmtime"), ("mode", mode, "warm")):
+        ordinary = ORDINARY[path]
+        for column, wanted, usual in (("engine", engine, "wasmtime"), ("mode", mode, ordinary)):
             own = frame[frame[column] == (wanted or usual)]
             frame = own if wanted or len(own) else frame
     row = _typical(frame, run_id)
     stages = waterfall(row)
     what = f"{row['workload']} on {row['engine']}, {row['mode']}"
     text = "one pod" if run_id else f"the median of {len(_like(frame, row))} pods"
-    return _waterfall(stages, "Where a pod's time goes", f"{what}; {text}", results)
+    name = "Where a pod's time goes" + (", through containerd" if path == "containerd" else "")
+    return _waterfall(stages, name, f"{what}; {text}", results)
+
+
+# Moments of a Pod, put together so that bars of both paths can be compared: name, color, the moments that end it.
+_ACCOUNTS = (
+    ("API server, scheduler", "#0072B2", ("api_write", "scheduled")),
+    ("node hears of it", "#56B4E9", ("seen",)),
+    ("pod sandbox, network", "#E69F00", ("sandboxed",)),
+    ("pull, unpack, compile", "#D55E00", ("pulled", "compiled", "contained")),
+    ("start the program", "#CC79A7", ("created", "started", "first_byte")),
+    ("run to its end", "#009E73", ("exited",)),
+    ("node notices the end", "#B8A000", ("noticed",)),
+    ("status gets to the client", "#999999", ("status_written", "status_observed")),
+)
+
+
+def where_time_goes(results: Results, *, workload: str = "hello", mode: str | None = None) -> Figure:
+    """Draw what a Pod's time is spent on, as stacked bars: both paths, every engine, and runc.
+
+    Parameters
+    ----------
+    results : Results
+        Rows of the paths ``node`` and ``containerd``.
+    mode : str, optional
+        Which start; by default the ordinary one, of every Pod but the first (`ORDINARY`).
+
+    Returns
+    -------
+    Figure
+        Two panels, each with its own scale: until the first byte, and until a client sees Succeeded. Bars end at the
+        medians of the moments.
+
+    Raises
+    ------
+    BenchmarkError
+        If no Pod of that workload was measured.
+    """
+    frame = _ok(results.frame, "total_ns")
+    frame = frame[(frame["workload"] == workload) & frame["path"].isin(["node", "containerd"])]
+    wanted = frame["path"].map(ORDINARY) if mode is None else mode
+    frame = frame[frame["mode"] == wanted]
+    _require(frame, f"a Pod of {workload}")
+    bars = []
+    for path, number in (("node", 1), ("containerd", 2)):
+        for engine in ENGINE_COLORS:
+            own = frame[(frame["path"] == path) & (frame["engine"] == engine)]
+            if len(own):
+                columns = [f"{moment}_ns" for moment in POD_MOMENTS]
+                middle = own[columns].astype(float).median()
+                bars.append((f"path {number}, {engine}", waterfall(middle.to_dict())))
+    with style():
+        figure = LabFigure(figsize=(8.2, 2.6 + 0.72 * len(bars)), layout="constrained")
+        axes = figure.subplots(2, 1)
+        until = (("until the first byte of output", "first_byte"), ("until a client sees Succeeded", ""))
+        for axis, (title, last) in zip(axes, until, strict=True):
+            _stacked(axis, [(name, _until(stages, last)) for name, stages in bars])
+            axis.set_title(title)
+        axes[-1].set_xlabel("milliseconds since the API write began (each panel has its own scale)")
+        ordinary = "an ordinary Pod of a running node" if mode is None else f"{mode} starts"
+        _heading(figure, "Where does the time go?", results, frame, what=f"{workload}, {ordinary}, medians")
+        phases = {stage.phase for _, stages in bars for stage in stages}
+        handles = [
+            Line2D([], [], color=color, linewidth=7, label=name)
+            for name, color, ends in _ACCOUNTS
+            if phases & set(ends)
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5,
+                      handlelength=1.0, columnspacing=1.4)  # fmt: skip
+    return figure
+
+
+def _until(stages: Sequence[Stage], last: str) -> list[Stage]:
+    """Return the stages up to the one that ends with the moment `last`, or in which that moment is hidden."""
+    if not last:
+        return list(stages)
+    after = POD_MOMENTS[POD_MOMENTS.index(last) + 1 :]
+    return [stage for stage in stages if stage.phase not in after]
+
+
+def _stacked(axis: Axes, bars: Sequence[tuple[str, Sequence[Stage]]]) -> None:
+    colors = {moment: color for _, color, ends in _ACCOUNTS for moment in ends}
+    longest = max((stages[-1].end_ns * 1e-6 for _, stages in bars if stages), default=1.0)
+    for row, (_, stages) in enumerate(bars):
+        for stage in stages:
+            axis.barh(row, stage.duration_ns * 1e-6, left=stage.start_ns * 1e-6, height=0.66,
+                      color=colors[stage.phase], edgecolor="white", linewidth=0.4)  # fmt: skip
+        if stages:
+            end = stages[-1].end_ns * 1e-6
+            axis.annotate(f"{_milliseconds(end)} ms", (end, row), xytext=(5, 0), textcoords="offset points",
+                          va="center", fontsize=9)  # fmt: skip
+    axis.set_yticks(range(len(bars)), [name for name, _ in bars])
+    axis.tick_params(axis="y", length=0, labelcolor=_INK)
+    axis.set_ylim(len(bars) - 0.5, -0.5)
+    axis.set_xlim(0, longest * 1.13)
+    axis.grid(axis="y", visible=False)
 
 
 def run_waterfall(
@@ -582,7 +708,11 @@ def _like(frame: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:
 
 
 def _path_name(path: str) -> str:
-    return {"local": "in the sandbox, no cluster", "node": "as a Pod"}.get(path, path)
+    return {
+        "local": "in the sandbox, no cluster",
+        "node": "as a Pod",
+        "containerd": "as a Pod, through containerd",
+    }.get(path, path)
 
 
 def _kilobytes(results: Results, workload: str) -> str:

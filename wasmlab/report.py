@@ -76,9 +76,9 @@ def summary_table(results: Results) -> pd.DataFrame:
 
 # Rows were measured in random order; they are read in this one.
 _RANKS: dict[str, Callable[[str], Any]] = {
-    "path": {"node": 0, "local": 1, "control": 2}.get,
+    "path": {"node": 0, "containerd": 1, "local": 2, "control": 3}.get,
     "mode": {"cold": 0, "cached": 1, "warm": 2, "exec": 3}.get,
-    "engine": {"wasmtime": 0, "wasmer": 1, "native": 2}.get,
+    "engine": {"wasmtime": 0, "wasmer": 1, "runc": 2, "native": 3}.get,
 }
 
 
@@ -313,6 +313,14 @@ def _draw_pod(results: Results) -> Figure:
     return plots.pod_waterfall(results)
 
 
+def _draw_where(results: Results) -> Figure:
+    from wasmlab import plots
+
+    if not any(row["path"] == "containerd" for row in results.rows):
+        raise BenchmarkError("one path alone is no comparison")
+    return plots.where_time_goes(results)
+
+
 def _draw_burst(results: Results) -> Figure:
     from wasmlab import plots
 
@@ -329,5 +337,6 @@ _FIGURES: tuple[tuple[str, str, Callable[[Results], Figure]], ...] = (
     ("execution", "Execution time per workload, engine beside engine", _draw_execution),
     ("start_phases", "What a start is made of", _draw_phases),
     ("pod_waterfall", "Where one pod's time goes", _draw_pod),
+    ("where_time_goes", "Where a Pod's time goes, on both paths", _draw_where),
     ("burst", "Pods written and succeeded during a burst", _draw_burst),
 )

@@ -67,3 +67,23 @@ def test_a_workload_with_input_is_left_out_on_the_node() -> None:
 def test_plans_that_make_no_sense(make, message: str) -> None:
     with pytest.raises(BenchmarkError, match=message):
         make()
+
+
+def test_a_slow_path_is_in_every_nth_block_only() -> None:
+    slow = (Arm("containerd", "runc", "cached", "hello"), Arm("containerd", "wasmer", "cached", "hello"))
+    plan = Plan((*ARMS, *slow), 7, every={"containerd": 3})
+    runs = plan.runs()
+    assert len(runs) == len(plan) == 7 * len(ARMS) + 3 * len(slow)
+    assert {run.block for run in runs if run.arm in slow} == {0, 3, 6}
+    assert [run.number for run in runs] == list(range(len(runs)))
+    # Whoever is in a block does not change the order of the others.
+    others = [(run.block, run.arm) for run in runs if run.arm not in slow]
+    every = [(run.block, run.arm) for run in Plan((*ARMS, *slow), 7).runs() if run.arm not in slow]
+    assert others == every
+    with pytest.raises(BenchmarkError, match="counts blocks from 1"):
+        Plan(ARMS, 1, every={"node": 0})
+
+
+def test_a_container_node_knows_no_warm_start() -> None:
+    arms = cross(("containerd",), ("wasmtime",), ("cached", "warm"), [workloads.get("hello")], controls=False)
+    assert arms == (Arm("containerd", "wasmtime", "cached", "hello"),)

@@ -8,11 +8,12 @@ import pytest
 
 from tests.notebooks import toys
 from wasmlab.bench.store import Results
+from wasmlab.containerd import missing
 from wasmlab.notebooks import execute, measure
 
 # In order: 09 reads what 07 and 08 measured, so all of them write to one report directory.
 WITHOUT_CLUSTER = ("00", "01", "02", "08")
-WITH_CLUSTER = ("03", "04", "05", "07", "09")
+WITH_CLUSTER = ("03", "04", "05", "06", "07", "09")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,10 @@ def test_it_executes_on_a_real_cluster(number: str, reports: Path) -> None:
         assert "message: Module run completed" in text
         assert "hello from stdout!\nhello from stderr!\nArgs are: []" in text
         assert "kubernetes.io/arch=wasm32-wasi:NoExecute" in text
+    if number == "06":
+        # As root it happened just now; else what is shown says that it was recorded.
+        assert ("Skipped here: " in text) == ("[recorded 20" in text) == bool(missing())
+        assert "Hello from WebAssembly!" in text
 
 
 @pytest.mark.integration
@@ -51,17 +56,25 @@ def test_plots_and_results_are_left(reports: Path) -> None:
     plots = {path.name for path in (reports / "plots").glob("*.png")}
     assert {"07_cold_start.png", "07_pod_waterfall.png", "08_execution.png"} <= plots
     cold = Results.load(reports / "results" / "07_cold_start.parquet")
-    assert {row["path"] for row in cold.rows} == {"local", "node", "control"}
+    assert {row["path"] for row in cold.rows} - {"containerd"} == {"local", "node", "control"}
+    assert any(row["engine"] == "runc" for row in cold.rows) != bool(missing())
     assert not cold.failures and not cold.is_recorded
 
 
-@pytest.mark.parametrize("number", ["07", "08", "09"])
+@pytest.mark.parametrize("number", ["06", "07", "08", "09"])
 def test_the_recorded_run_can_be_shown_in_place_of_measuring(number: str, tmp_path: Path) -> None:
     paths = execute.select(execute.find_directory(), [number])
     (result,) = execute.run(execute.plan(paths, {"source": "recorded"}), tmp_path)
     assert result.status == "ok", result.error
     assert "recorded" in (tmp_path / f"{result.name}.html").read_text()
     assert not list((tmp_path / "results").glob("*"))
+
+
+def test_pods_of_both_paths_come_from_one_machine() -> None:
+    shown = measure.both_paths(None)
+    assert shown.is_recorded
+    assert {"node", "containerd"} <= {row["path"] for row in shown.rows}
+    assert not shown.failures
 
 
 def test_an_unknown_source_is_refused() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wasmlab.bench.stats import Interval
     from wasmlab.bench.store import Results
 
-PATHS = ("local", "node")
+PATHS = ("local", "node", "containerd")
 _MODES = ("cold", "cached", "warm")
 
 
@@ -45,6 +45,11 @@ def only(results: Results, **arm: str) -> Results:
     return dataclasses.replace(results, rows=rows)
 
 
+def on_paths(results: Results, *paths: str) -> Results:
+    """Return the same results, cut down to the rows of some paths."""
+    return dataclasses.replace(results, rows=[row for row in results.rows if row["path"] in paths])
+
+
 def ratio(results: Results, value: str, above: dict[str, str], below: dict[str, str]) -> Interval:
     """Return how many times longer one arm takes than another."""
     return stats.ratio_of_medians(times(results, value, **above), times(results, value, **below))
@@ -55,7 +60,7 @@ def starts(results: Results, workload: str = "hello") -> pd.DataFrame:
     frame = results.frame
     frame = frame[(frame["workload"] == workload) & (frame["path"] != "control")]
     table = stats.summarize(frame, "first_byte_ns", by=("path", "engine", "mode"))
-    order = {name: place for place, name in enumerate((*PATHS, *_MODES, *known_engines()))}
+    order = {name: place for place, name in enumerate((*PATHS, *_MODES, *known_engines(), "runc"))}
     table = table.sort_values(["path", "mode", "engine"], key=lambda column: column.map(order))
     return table[["path", "engine", "mode", "n", "failed", "median", "low", "high", "p95"]]
 
@@ -99,6 +104,62 @@ def about_starts(results: Results, engines: Sequence[str], workload: str = "hell
             )
         sentences.append(text)
     return sentences
+
+
+def about_paths(results: Results, engines: Sequence[str], workload: str = "hello") -> list[str]:
+    """Say what an ordinary Pod of path 2 costs, beside path 1 and beside runc, and where its time goes."""
+    sentences = []
+    for engine in engines:
+        first, second, container = (
+            {"path": path, "mode": mode, "engine": who, "workload": workload}
+            for path, mode, who in (
+                ("node", "warm", engine),
+                ("containerd", "cached", engine),
+                ("containerd", "cached", "runc"),
+            )
+        )
+        if any(times(results, "first_byte_ns", **one).empty for one in (first, second, container)):
+            sentences.append(f"On **{engine}** there are not Pods of both paths to compare.")
+            continue
+        text = (
+            f"On **{engine}**, {_longer(ratio(results, 'first_byte_ns', second, first), 'path 2', 'path 1')}"
+        )
+        text += f"; {_longer(ratio(results, 'first_byte_ns', container, second), 'runc', 'the module')}."
+        sentences.append(text)
+    own = on_paths(results, "containerd").frame
+    own = own[own["ok"] & (own["mode"] == "cached") & (own["workload"] == workload)]
+    after = ((own["status_observed_ns"] - own["exited_ns"]) / own["status_observed_ns"]).dropna()
+    if len(after):
+        sentences.append(
+            f"On path 2, {after.median():.0%} of the time from the API write to the observed Succeeded is spent "
+            "*after* the program has ended: the kubelet asks containerd for news once a second. "
+            "What runs does not matter there."
+        )
+    return sentences
+
+
+def _longer(interval: Interval, what: str, than: str) -> str:
+    if interval.low > 1:
+        return (
+            f"{what} needs **{interval.value:.1f} times** as long to the first byte as {than} "
+            f"({interval.low:.1f} to {interval.high:.1f})"
+        )
+    if interval.high < 1:
+        return f"{what} is there sooner than {than}, in {interval.value:.0%} of its time"
+    return f"between {what} and {than} there is no difference beyond chance"
+
+
+def task_times(results: Results) -> Results:
+    """Return the Pods of path 2 with ``total_ns`` cut down to containerd's task: from *created* to its end.
+
+    It is what an engine and runc can be compared by: the same two events for both, and none of the kubelet's time.
+    """
+    rows = [
+        {**row, "total_ns": row["exited_ns"] - row["created_ns"]}
+        for row in on_paths(results, "containerd").rows
+        if row["ok"] and row.get("exited_ns") and row.get("created_ns")
+    ]
+    return dataclasses.replace(results, rows=rows)
 
 
 def about_phases(results: Results, engines: Sequence[str], mode: str = "cold") -> list[str]:

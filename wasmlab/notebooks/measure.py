@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.errors import NotebookError
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from wasmlab.bench.plan import Plan
     from wasmlab.bench.store import Results
     from wasmlab.cluster import Cluster
+    from wasmlab.containerd import ContainerdNode
 
 SOURCES = ("live", "recorded")
 _NODE = "wasm-bench"
@@ -21,6 +21,9 @@ _NODE = "wasm-bench"
 
 def results(name: str, source: str, plan: Plan, *, kubeconfig: str = "", registry: str = "") -> Results:
     """Measure and keep the result, or show the recorded run.
+
+    Where no container node can run (`skipped` says why), the arms of the path ``containerd`` are left out; `both_paths`
+    then has them from the recorded run.
 
     Parameters
     ----------
@@ -39,14 +42,20 @@ def results(name: str, source: str, plan: Plan, *, kubeconfig: str = "", registr
         If `source` is neither.
     """
     if _known(source) == "recorded":
-        return _recorded(plan)
+        paths = {arm.path for arm in plan.arms}
+        return _recorded(plan, "paths" if "containerd" in paths else "bench")
     from wasmlab.bench import environment, runner
 
+    # A container node needs a cluster on this machine: its API server asks the kubelet for logs.
+    if kubeconfig or skipped():
+        plan = dataclasses.replace(plan, arms=tuple(arm for arm in plan.arms if arm.path != "containerd"))
     with contextlib.ExitStack() as stack:
         paths = {arm.path for arm in plan.arms}
-        cluster = stack.enter_context(_cluster(kubeconfig, registry)) if "node" in paths else None
-        facts = environment.fingerprint(kubernetes=kit.kubernetes_version(cluster[0]) if cluster else None)
-        executors = stack.enter_context(runner.stack_of(_executors(paths, cluster)))
+        cluster = None
+        if paths & {"node", "containerd"}:
+            cluster = stack.enter_context(_cluster(kubeconfig, registry))
+        facts = environment.fingerprint(kubernetes=kit.kubernetes_version(cluster) if cluster else None)
+        executors = stack.enter_context(runner.stack_of(_executors(paths, cluster, stack)))
         # Quiet: a notebook is no terminal, and its outputs are kept.
         measured = runner.carry_out(plan, executors, facts, quiet=True)
     if measured.plan["interrupted"]:
@@ -71,16 +80,43 @@ def gathered(name: str, source: str) -> Results:
     return _recorded(None)
 
 
+def pods_of(cluster: Cluster, node: ContainerdNode, plan: Plan) -> Results:
+    """Carry out a plan of Pods on a container node that runs; nothing is kept."""
+    from wasmlab.bench import environment, runner
+    from wasmlab.bench.containerd_pods import ContainerdPodExecutor
+
+    facts = environment.fingerprint(kubernetes=kit.kubernetes_version(cluster))
+    with runner.stack_of({"containerd": ContainerdPodExecutor(cluster, node)}) as executors:
+        return runner.carry_out(plan, executors, facts, quiet=True)
+
+
+def skipped() -> str:
+    """Say why path 2 cannot be measured here; empty if it can."""
+    from wasmlab.containerd import missing
+
+    return missing()
+
+
+def both_paths(measured: Results | None, plan: Plan | None = None) -> Results:
+    """Return results that have Pods of path 2: these, or the recorded ones if it was not measured.
+
+    Times of two machines are never put beside each other, so it is all from one or all from the other.
+    """
+    if measured is not None and any(row["path"] == "containerd" for row in measured.rows):
+        return measured
+    return _recorded(plan, "paths")
+
+
 def _known(source: str) -> str:
     if source not in SOURCES:
         raise NotebookError(f"there is no source {source!r}", remedy=f"one of: {', '.join(SOURCES)}")
     return source
 
 
-def _recorded(plan: Plan | None) -> Results:
+def _recorded(plan: Plan | None, name: str = "bench") -> Results:
     from wasmlab.bench.store import load_recorded
 
-    found = load_recorded()
+    found = load_recorded(name)
     if plan is not None:
         arms = {tuple(arm) for arm in plan.arms}
         keys = ("path", "engine", "mode", "workload")
@@ -88,7 +124,7 @@ def _recorded(plan: Plan | None) -> Results:
     return found
 
 
-def _executors(paths: set[str], cluster: tuple[Cluster, Path] | None) -> dict[str, Any]:
+def _executors(paths: set[str], cluster: Cluster | None, stack: contextlib.ExitStack) -> dict[str, Any]:
     from wasmlab.bench.control import ControlExecutor
     from wasmlab.bench.local import LocalExecutor
 
@@ -97,26 +133,25 @@ def _executors(paths: set[str], cluster: tuple[Cluster, Path] | None) -> dict[st
         executors["local"] = LocalExecutor()
     if "control" in paths:
         executors["control"] = ControlExecutor()
-    if cluster is not None:
+    if cluster is not None and "node" in paths:
         from wasmlab.bench.pods import PodExecutor
 
-        executors["node"] = PodExecutor(*cluster)
+        # The node's own spans are in files: only an agent on this machine can be measured in full.
+        node = cluster.add_node(_NODE)
+        stack.callback(kit.remove_node, cluster, node)
+        executors["node"] = PodExecutor(cluster, node.dir)
+    if cluster is not None and "containerd" in paths:
+        from wasmlab.bench.containerd_pods import ContainerdPodExecutor
+        from wasmlab.containerd import ContainerdNode
+
+        container_node = stack.enter_context(ContainerdNode(cluster))
+        executors["containerd"] = ContainerdPodExecutor(cluster, container_node)
     return executors
 
 
-@contextlib.contextmanager
-def _cluster(kubeconfig: str, registry: str) -> Iterator[tuple[Cluster, Path]]:
-    """Give a cluster, and the directory of a node agent of ours in it."""
+def _cluster(kubeconfig: str, registry: str) -> Cluster:
     from wasmlab.cluster import Cluster
 
     if kubeconfig:
-        cluster = Cluster.from_kubeconfig(kubeconfig, registry=registry)
-    else:
-        cluster = Cluster.embedded(node=False)
-    with cluster:
-        # The node's own spans are in files: only an agent on this machine can be measured in full.
-        node = cluster.add_node(_NODE)
-        try:
-            yield cluster, node.dir
-        finally:
-            kit.remove_node(cluster, node)
+        return Cluster.from_kubeconfig(kubeconfig, registry=registry)
+    return Cluster.embedded(node=False)
