@@ -75,6 +75,15 @@ def test_no_rust_is_a_prerequisite(cache, monkeypatch, tmp_path):
     assert "wasmer-sdk" in caught.value.remedy
 
 
+@pytest.mark.parametrize(("options", "code"), [([], 1), (["--if-possible"], 0)])
+def test_command_without_rust(cache, tmp_path, options, code):
+    argv = [sys.executable, "-m", "wasmlab.engines.native_build", *options]
+    env = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert "rustup" in done.stderr
+
+
 def test_old_rust_is_a_prerequisite(cargo):
     log = cargo(version="1.63.0")
     with pytest.raises(PrerequisiteError, match=r"1\.63\.0"):

@@ -215,11 +215,17 @@ class _Meter:
 
 
 def main() -> None:
-    """Build and print the directory; ``--json`` also tells the wheel and the versions."""
+    """Build and print the directory; ``--json`` also tells the wheel and the versions.
+
+    With ``--if-possible`` it is no failure that this machine has no Rust compiler.
+    """
     from wasmlab.errors import WasmlabError
 
     try:
         directory = ensure()
+    except PrerequisiteError as error:
+        print(f"wasmlab: {error}", file=sys.stderr)
+        sys.exit(0 if "--if-possible" in sys.argv[1:] else 1)
     except WasmlabError as error:
         print(f"wasmlab: {error}", file=sys.stderr)
         sys.exit(1)

@@ -60,13 +60,15 @@ _CAPABILITIES = Capabilities(
     phases=False,
     argv0=False,
     notes={
-        "directories": "wasmer-sdk 0.5 cannot show the guest a host directory for writing; use engine wasmtime",
+        "directories": "wasmer-sdk 0.5 cannot show the guest a host directory for writing; use engine wasmtime, or "
+        "build the native binding (make native)",
         "read_only_dirs": "files are copied in when the run starts (64 MiB at most); the guest may change its copy, "
         "which reaches nobody",
         "memory_limit": "the module's own maximum is lowered before it is compiled, so each limit has its own entry in "
         "the compile cache",
         "components": "wasmer-sdk 0.5 runs core modules only; use engine wasmtime",
-        "phases": "the SDK loads, compiles, instantiates and runs in one step: the phase `run` holds them all",
+        "phases": "the SDK loads, compiles, instantiates and runs in one step: the phase `run` holds them all; the "
+        "native binding (make native) tells them apart",
         "argv0": "the SDK allows only letters, digits and -_.+ in argv[0]: other characters become -, directories are "
         "cut off",
         "stream_order": "the SDK collects stdout and stderr apart: lines of one stream keep their order, lines of "
