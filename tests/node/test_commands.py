@@ -66,8 +66,17 @@ def test_the_unit_takes_no_kubeconfig_from_the_environment() -> None:
     assert f"KUBECONFIG={Path.cwd() / 'rel' / 'kubeconfig'}" in result.stdout
 
 
+def test_without_the_command_the_unit_runs_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m wasmlab` from a checkout: the file it was called as is no program."""
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python3"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"ExecStart={tmp_path / 'python3'} -m wasmlab node run" in invoke("unit")
+
+
 def test_a_percent_sign_is_no_specifier() -> None:
-    assert "100%%" in unit(Path("/usr/bin/wasmlab"), Path("/k"), ["--label", "a=100%"])
+    assert "100%%" in unit(["/usr/bin/wasmlab"], Path("/k"), ["--label", "a=100%"])
 
 
 @pytest.mark.parametrize(
@@ -75,6 +84,7 @@ def test_a_percent_sign_is_no_specifier() -> None:
     [
         ({"node_name": "Upper_Case"}, "cannot be a node's name"),
         ({"restart_semantics": "docker"}, "unknown restart semantics"),
+        ({"engine": "v8"}, "no engine 'v8'"),
         ({"address": "localhost"}, "is not an IP address"),
         ({"labels": {"kubernetes.io/role": "x"}}, "NodeRestriction"),
         ({"labels": {"node-role.kubernetes.io/wasm": ""}}, "NodeRestriction"),

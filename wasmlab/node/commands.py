@@ -171,12 +171,13 @@ def unit(
     if restart_semantics != "kubernetes":
         arguments += ["--restart-semantics", restart_semantics]
     arguments += ["--address", address, "--port", str(port)]
-    typer.echo(text(_executable(), (kubeconfig or dir / "kubeconfig").absolute(), arguments), nl=False)
+    typer.echo(text(_command(), (kubeconfig or dir / "kubeconfig").absolute(), arguments), nl=False)
 
 
-def _executable() -> Path:
-    """Absolute path of the wasmlab command: beside this Python, else from the PATH, else as it was called."""
+def _command() -> list[str]:
+    """What starts wasmlab: the command beside this Python, else on the PATH, else this Python and the package."""
     beside = Path(sys.executable).parent / "wasmlab"
     if beside.exists():
-        return beside
-    return Path(shutil.which("wasmlab") or os.path.abspath(sys.argv[0]))
+        return [str(beside)]
+    found = shutil.which("wasmlab")
+    return [os.path.abspath(found)] if found else [sys.executable, "-m", "wasmlab"]

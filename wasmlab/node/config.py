@@ -94,6 +94,8 @@ class NodeConfig:
     def __post_init__(self) -> None:
         import ipaddress
 
+        from wasmlab import engines
+
         if not _DNS_NAME.match(self.node_name) or len(self.node_name) > 253:
             raise PrerequisiteError(
                 f"{self.node_name!r} cannot be a node's name",
@@ -103,6 +105,10 @@ class NodeConfig:
             raise PrerequisiteError(
                 f"unknown restart semantics {self.restart_semantics!r}",
                 remedy=f"one of {', '.join(SEMANTICS)}",
+            )
+        if self.engine not in engines.names():
+            raise PrerequisiteError(
+                f"there is no engine {self.engine!r}", remedy=f"one of {', '.join(engines.names())}"
             )
         try:
             ipaddress.ip_address(self.address)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def unit(executable: Path, kubeconfig: Path, arguments: Sequence[str]) -> str:
+def unit(command: Sequence[str], kubeconfig: Path, arguments: Sequence[str]) -> str:
     """The text of ``wasmlab-node.service``.
 
     Parameters
     ----------
-    executable : Path
-        Absolute path of the wasmlab command.
+    command : sequence of str
+        What starts wasmlab: an absolute path, and arguments that come before ``node run``.
     kubeconfig : Path
         What ``KUBECONFIG`` is set to.
     arguments : sequence of str
@@ -24,7 +24,7 @@ def unit(executable: Path, kubeconfig: Path, arguments: Sequence[str]) -> str:
     ``KillMode=process`` is what lets modules outlive a restart of the agent: systemd then ends only the agent, the
     modules go on under their zygote, and the next agent finds them.
     """
-    command = shlex.join([str(executable), "node", "run", *arguments]).replace("%", "%%")
+    line = shlex.join([*command, "node", "run", *arguments]).replace("%", "%%")
     return f"""\
 [Unit]
 Description=wasmlab node, a kubelet for WASM
@@ -35,7 +35,7 @@ After=network-online.target multi-user.target
 [Service]
 Type=exec
 Environment=KUBECONFIG={kubeconfig}
-ExecStart={command}
+ExecStart={line}
 Restart=on-failure
 RestartSec=5s
 KillMode=process
