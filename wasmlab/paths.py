@@ -32,7 +32,7 @@ def private_dir(path: Path) -> Path:
     except OSError as error:
         raise PrerequisiteError(
             f"cannot create the directory {path}: {error.strerror}",
-            remedy="free some space, fix the permissions, or set XDG_CACHE_HOME to a writable directory",
+            remedy="free some space, fix the permissions, or choose another directory (for the cache: XDG_CACHE_HOME)",
         ) from error
     if info.st_uid != os.geteuid():
         raise PrerequisiteError(
