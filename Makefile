@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 .PHONY: help lab test bench lint format lock setup kube native containerd clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 lab: kube containerd ## Run the whole lab: execute the notebooks into reports/
 	$(BIN)/wasmlab lab --out reports $(ARGS)
@@ -20,7 +20,7 @@ test: kube containerd ## Run every test
 bench: kube native ## Measure every figure that the README shows
 	$(BIN)/wasmlab bench figures $(ARGS)
 
-lint: setup ## Check style, types, imports and shell scripts
+lint: setup ## Check style, types and who imports whom
 	$(BIN)/ruff check wasmlab tests
 	$(BIN)/ruff format --check wasmlab tests
 	$(BIN)/mypy
@@ -58,4 +58,4 @@ lock: setup ## Resolve the dependencies again (needs uv)
 	  --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml -o requirements.lock
 
 clean: ## Remove what this checkout made (the shared cache stays)
-	rm -rf $(VENV) reports build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) reports build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
