@@ -6,6 +6,7 @@ Everything here needs root and containerd; without, each test is reported as ski
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from wasmlab.containerd import (
     missing,
     native,
 )
+from wasmlab.containerd.joining import stop_all
 from wasmlab.containerd.layout import Layout
 from wasmlab.containerd.runtimeclass import container_pod
 from wasmlab.errors import ClusterError
@@ -233,3 +235,33 @@ def test_the_installer_installs_and_uninstalls(
         assert "wasmlab.dev/shim" not in lab.node("debian")["metadata"]["labels"]
     finally:
         lab.delete([one for one in installmanifests.installer(reference) if one["kind"] != "RuntimeClass"])
+
+
+def test_a_node_that_goes_on_is_ended_by_the_labs_directory(
+    lab: Any, images: dict[str, str], unique: Any
+) -> None:
+    """`wasmlab containerd up` returns and the node stays; `wasmlab containerd down` finds and ends it."""
+    name = unique("stays")
+    script = textwrap.dedent(f"""
+        import typer
+        from wasmlab.containerd import commands
+        app = typer.Typer()
+        app.callback()(lambda: None)
+        commands.register(app)
+        app(["containerd", "up", "--dir", {str(lab.dir)!r}, "--node-name", {name!r}, "--json"])
+    """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["node"] == name
+    pod = unique("stay")
+    lab.apply(container_pod(pod, images["stay"], node=name))
+    lab.wait_pod(pod, phase=("Running",), timeout_s=60)
+    layout = Layout.of(facts["dir"])
+    with pytest.raises(ClusterError, match="runs in"):
+        ContainerdNode(lab, name=name).start()
+    # The refused start has not touched it.
+    lab.wait_pod(pod, phase=("Running",), timeout_s=10)
+    assert stop_all(lab.dir, only=name) == [name]
+    assert cleanup.traces(layout) == []
+    assert lab.node(name) is None

@@ -5,6 +5,7 @@ Everything here needs root and containerd; without, each test is reported as ski
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections import Counter
@@ -251,6 +252,31 @@ def test_memory_is_limited(pods: Pods, lab: Any) -> None:
         grown = [line for line in lab.logs(name).splitlines() if line.startswith("grown")]
         assert grown, "the guest's request is refused; the guest is not killed"
         assert 32 <= int(grown[-1].split()[1]) < 64
+
+
+def test_limits_hold_and_use_is_reported(pods: Pods, lab: Any) -> None:
+    """What `kubectl top` shows: the kubelet's summary, from the containers' cgroups."""
+    limits = {"limits": {"memory": "64Mi", "cpu": "200m"}}
+    names = {pods.start("/loop.wasm", runtime=one, resources=limits) for one in ENGINES}
+
+    def used() -> dict[str, tuple[int, int]] | None:
+        summary = json.loads(lab.rest.call("GET", "/api/v1/nodes/box/proxy/stats/summary"))
+        found = {
+            pod["podRef"]["name"]: (
+                pod["containers"][0].get("cpu", {}).get("usageNanoCores", 0),
+                pod["containers"][0].get("memory", {}).get("workingSetBytes", 0),
+            )
+            for pod in summary["pods"]
+            if pod.get("containers")
+        }
+        # Two samples, some seconds apart, make the first figure.
+        return found if all(found.get(name, (0, 0))[0] > 50e6 for name in names) else None
+
+    figures = until(used, 60)
+    for name in names:
+        cores, memory = figures[name]
+        assert cores < 300e6, "a guest that loops gets the 0.2 cores that it may have"
+        assert 0 < memory < 64 << 20
 
 
 def test_arguments_and_environment(pods: Pods, lab: Any) -> None:

@@ -62,12 +62,18 @@ def up(
         print("runtime classes wasm, wasmtime, wasmer")
 
 
-def down(dir: Directory = None, as_json: AsJson = False) -> None:
+def down(
+    dir: Directory = None,
+    name: Annotated[
+        str | None, typer.Option("--node-name", help="Only this node.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """End the container nodes of a lab and remove all that they made on this machine."""
     from wasmlab.containerd.joining import stop_all
 
     root = _root(dir)
-    ended = stop_all(root)
+    ended = stop_all(root, only=name)
     if as_json:
         print(json.dumps({"dir": str(root), "ended": ended}))
     else:

@@ -233,7 +233,6 @@ def kubelet_configuration(
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "makeIPTablesUtilChains": False,
-        "localStorageCapacityIsolation": False,
         "maxPods": max_pods,
         "resolvConf": "",
         "clusterDomain": "cluster.local",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -69,7 +70,12 @@ def write_kubelet(layout: Layout, address: str, port: int, *, ca: bytes, evented
 def make_cgroup(layout: Layout) -> None:
     """Make the cgroup below which the kubelet puts pods: it wants to find it, in every hierarchy."""
     name = layout.cgroup.lstrip("/")
-    if (cleanup.CGROUPS / "cgroup.controllers").exists():
+    controllers = cleanup.CGROUPS / "cgroup.controllers"
+    if controllers.exists():
+        # The kubelet takes a cgroup without its controllers for one that is not there.
+        for controller in controllers.read_text().split():
+            with contextlib.suppress(OSError):  # some cannot be handed down everywhere
+                (cleanup.CGROUPS / "cgroup.subtree_control").write_text(f"+{controller}")
         (cleanup.CGROUPS / name).mkdir(exist_ok=True)
         return
     for hierarchy in cleanup.CGROUPS.iterdir():

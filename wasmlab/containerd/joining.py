@@ -102,13 +102,15 @@ def _pods(cluster: Cluster, name: str) -> list[dict[str, Any]]:
     return list(listing["items"])
 
 
-def stop_all(lab: Path) -> list[str]:
+def stop_all(lab: Path, *, only: str | None = None) -> list[str]:
     """End the container nodes below a lab's directory, whoever started them, and remove all that they made.
 
     Parameters
     ----------
     lab : Path
         Directory of the lab. Its control plane need not run; if it does, the Nodes are deleted from it.
+    only : str, optional
+        The name of one node.
 
     Returns
     -------
@@ -131,6 +133,8 @@ def stop_all(lab: Path) -> list[str]:
             continue
         record = processes.read_record(layout.record)
         name = str(record.get("name") or directory.name)
+        if only is not None and name != only:
+            continue
         cleanup.clean(layout)
         if cluster is not None:
             with contextlib.suppress(ClusterError):
