@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,38 @@ def register(app: typer.Typer) -> None:
             if dir is None:
                 cluster.stop()
         _finish(results, out, "node")
+
+    @bench.command("containerd")
+    def containerd_(
+        workload: list[str] = _WORKLOAD,
+        engine: list[str] = _ENGINE,
+        repeats: int = _REPEATS,
+        seed: int = _SEED,
+        containerd: str = typer.Option("debian", help="debian, 2.x, or a directory with containerd."),
+        out: Path = _OUT,
+    ) -> None:
+        """Measure modules as Pods of the ordinary kubelet, through containerd and our shim, beside runc. As root."""
+        from wasmlab.bench import environment, runner
+        from wasmlab.bench.containerd_pods import ContainerdPodExecutor
+        from wasmlab.bench.control import ControlExecutor
+        from wasmlab.bench.plan import CONTROLS
+        from wasmlab.bench.record_paths import containers
+        from wasmlab.cluster import Cluster
+        from wasmlab.console import step
+        from wasmlab.containerd import ContainerdNode
+
+        arms = containers(tuple(engine), ("cold", "cached"), tuple(workload))
+        with contextlib.ExitStack() as stack:
+            with step("Start a control plane and a container node"):
+                cluster = stack.enter_context(Cluster.embedded(node=False))
+                node = stack.enter_context(ContainerdNode(cluster, containerd=containerd))
+            facts = environment.fingerprint(
+                kubernetes=(cluster.status().get("versions") or {}).get("kubernetes")
+            )
+            paths = {"containerd": ContainerdPodExecutor(cluster, node), "control": ControlExecutor()}
+            with runner.stack_of(paths) as executors:
+                results = runner.carry_out(_plan((*arms, *CONTROLS), repeats, seed), executors, facts)
+        _finish(results, out, "containerd")
 
     @bench.command()
     def figures(
