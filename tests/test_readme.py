@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wasmlab import readme
+from wasmlab.errors import WasmlabError
+
+
+def test_the_readme_shows_the_recorded_data() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wasmlab.readme", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_block_is_replaced_whole() -> None:
+    text = "before\n<!-- recorded:figures -->\n| made up | 1 ms |\n<!-- /recorded -->\nafter\n"
+    filled = readme.fill(text)
+    assert "made up" not in filled
+    assert filled.startswith("before\n<!-- recorded:figures -->\nMeasured ")
+    assert filled.endswith("<!-- /recorded -->\nafter\n")
+    assert readme.fill(filled) == filled
+
+
+def test_an_unknown_block_is_an_error() -> None:
+    with pytest.raises(WasmlabError, match="nonsense"):
+        readme.fill("<!-- recorded:nonsense -->\n<!-- /recorded -->")
+
+
+def test_every_link_into_the_repository_exists(repository: Path) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (repository / "README.md").read_text())
+    inside = [link for link in links if not link.startswith("http")]
+    assert inside
+    assert [link for link in inside if not (repository / link).exists()] == []
+
+
+def test_the_two_commands_are_make_targets(repository: Path) -> None:
+    text = (repository / "README.md").read_text()
+    targets = re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(), re.MULTILINE)
+    commands = re.findall(r"^make (\w+)", text, re.MULTILINE)
+    assert {"lab", "test"} <= set(commands) <= set(targets)
