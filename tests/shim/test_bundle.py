@@ -170,6 +170,11 @@ def test_links_are_followed_inside_the_root_only(tmp_path):
             bundles.read_module(one, one.process)
 
 
+def test_user_namespaces_are_refused(tmp_path):
+    with pytest.raises(BundleError, match="hostUsers"):
+        make(tmp_path, {}, linux={"namespaces": [{"type": "user"}]})
+
+
 def test_the_group_is_the_sandbox():
     assert bundles.group_of({"annotations": {"io.kubernetes.cri.sandbox-id": "pod"}}, "box") == "pod"
     assert bundles.group_of({}, "box") == "box"

@@ -129,6 +129,10 @@ def load(path: str, container: str) -> Bundle:
         for one in linux.get("namespaces") or []:
             if one.get("type") == "network":
                 network = one.get("path") or ""
+            if one.get("type") == "user":
+                raise BundleError(
+                    "user namespaces are not supported by this runtime: set hostUsers: true in the pod"
+                )
         return Bundle(
             id=container,
             path=path,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -169,8 +171,10 @@ class Server:
         except RpcError as error:
             call.fail(error.code, error.message)
         except Exception as error:
+            # Logged here and not passed on: other requests may have come in the same packet.
+            traceback.print_exc(file=sys.stderr)
+            sys.stderr.flush()
             call.fail(UNKNOWN, f"{request.method}: {type(error).__name__}: {error}")
-            raise
 
     def stop_listening(self) -> None:
         """Take no new connections."""

@@ -43,7 +43,7 @@ from wasmlab.shim.rpc import (
     RpcError,
 )
 from wasmlab.shim.stdio import Console, Streams
-from wasmlab.shim.worker import Pause, Worker, enters_root
+from wasmlab.shim.worker import UNAVAILABLE, Pause, Worker, enters_root
 
 if TYPE_CHECKING:
     from wasmlab.shim.events import Publisher
@@ -151,6 +151,8 @@ class TaskService:
                 return
             container.engine = bundle.engine(self.default_engine)
             engine = engines.get(container.engine)
+            if container.engine in UNAVAILABLE:
+                raise BundleError(UNAVAILABLE[container.engine])
             path, wasm = self._module(container, request)
             spec = self._spec(container, bundle.process, path, bundle.process.args)
             task.streams = self._streams(task)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _CONTROL_FD = 3
+UNAVAILABLE: dict[str, str] = {}
+"""Engines that do not work on this node, and why; filled by the zygote before it forks."""
 
 
 class Worker:

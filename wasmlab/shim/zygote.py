@@ -33,6 +33,7 @@ from wasmlab.shim import bundle as bundles
 from wasmlab.shim import cgroups, kernel, mounts, server, spans
 from wasmlab.shim.loop import Loop
 from wasmlab.shim.pb import task_pb2
+from wasmlab.shim.worker import UNAVAILABLE
 
 PROTOCOL = "1"
 SOCKET = "zygote.sock"
@@ -59,7 +60,7 @@ class Zygote:
         self.directory = directory
         self.cache = cache
         self.default_engine = default_engine
-        self.expected_engine = default_engine
+        self.expected_engine = "" if default_engine in UNAVAILABLE else default_engine
         self.linger_s = linger_s
         self.ahead = ahead
         self.loop = Loop()
@@ -108,7 +109,8 @@ class Zygote:
 
     def _take(self, engine: str) -> _Idle:
         # The next pod is likely to want what this one wants.
-        self.expected_engine = engine if engine in engines.names() else self.default_engine
+        if engine in engines.names() and engine not in UNAVAILABLE:
+            self.expected_engine = engine
         self.idle.sort(key=lambda one: one.engine != engine)
         while self.idle:
             one = self.idle.pop(0)
@@ -283,9 +285,11 @@ def main() -> None:
             engine.noop = cache.artifact(engine, engine.noop_module)
         except Exception as error:
             # The other engine may still work; a pod that wants this one learns why not.
+            UNAVAILABLE[name] = f"engine {name} does not work on this node: {error}"
             print(f"zygote: {name}: {error}", file=sys.stderr, flush=True)
         # Looked up once here instead of in every shim.
-        cache.key(engines.get(name), "")
+        if name not in UNAVAILABLE:
+            cache.key(engines.get(name), "")
     if len(os.listdir("/proc/self/task")) != 1:
         print(
             "zygote: an engine started threads when it was imported: forking would not be safe",
