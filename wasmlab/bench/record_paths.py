@@ -12,7 +12,7 @@ from pathlib import Path
 from wasmlab.bench import runner
 from wasmlab.bench.containerd_pods import RUNC, ContainerdPodExecutor
 from wasmlab.bench.control import ControlExecutor
-from wasmlab.bench.environment import fingerprint
+from wasmlab.bench.environment import busy_share, fingerprint
 from wasmlab.bench.local import LocalExecutor
 from wasmlab.bench.plan import CONTROLS, Arm, Plan
 from wasmlab.bench.pods import PodExecutor
@@ -61,6 +61,7 @@ def record(out: Path, *, repeats: int = 30, seed: int = 1, quiet: bool = False) 
         Plan((*warm, *containers(ENGINES, ("cached",), KERNELS[1:])), repeats, seed + 1, {"containerd": 4}),
     ]
     found = []
+    busy = busy_share()
     with Cluster.embedded() as cluster, ContainerdNode(cluster) as container_node:
         facts = fingerprint(kubernetes=(cluster.status().get("versions") or {}).get("kubernetes"))
         node = next(iter(cluster.nodes.values()))
@@ -72,7 +73,7 @@ def record(out: Path, *, repeats: int = 30, seed: int = 1, quiet: bool = False) 
         }
         with runner.stack_of(paths) as executors:
             for plan in plans:
-                found.append(runner.carry_out(plan, executors, facts, quiet=quiet))
+                found.append(runner.carry_out(plan, executors, facts, quiet=quiet, busy_before=busy))
                 if found[-1].plan["interrupted"]:
                     break
     results = pool(found)

@@ -49,6 +49,7 @@ def results(name: str, source: str, plan: Plan, *, kubeconfig: str = "", registr
     # A container node needs a cluster on this machine: its API server asks the kubelet for logs.
     if kubeconfig or skipped():
         plan = dataclasses.replace(plan, arms=tuple(arm for arm in plan.arms if arm.path != "containerd"))
+    busy = environment.busy_share()
     with contextlib.ExitStack() as stack:
         paths = {arm.path for arm in plan.arms}
         cluster = None
@@ -57,7 +58,7 @@ def results(name: str, source: str, plan: Plan, *, kubeconfig: str = "", registr
         facts = environment.fingerprint(kubernetes=kit.kubernetes_version(cluster) if cluster else None)
         executors = stack.enter_context(runner.stack_of(_executors(paths, cluster, stack)))
         # Quiet: a notebook is no terminal, and its outputs are kept.
-        measured = runner.carry_out(plan, executors, facts, quiet=True)
+        measured = runner.carry_out(plan, executors, facts, quiet=True, busy_before=busy)
     if measured.plan["interrupted"]:
         raise KeyboardInterrupt
     measured.save(kit.reports("results") / f"{name}.parquet")
