@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -414,6 +415,24 @@ def wasmlab(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "wasmlab.cli", *args], capture_output=True, text=True, timeout=100
     )
+
+
+def test_up_gives_a_running_control_plane_its_missing_node(tmp_path: Path) -> None:
+    root = str(tmp_path / "lab")
+    try:
+        first = json.loads(wasmlab("up", "--dir", root, "--no-node", "--json").stdout)
+        joined = wasmlab("up", "--dir", root, "--json")
+        assert joined.returncode == 0, joined.stderr
+        assert json.loads(joined.stdout) == {**first, "node": "wasm-node"}
+        before = json.loads(wasmlab("status", "--dir", root, "--json").stdout)["nodes"][0]
+        os.kill(before["agent_pid"], signal.SIGKILL)
+        again = wasmlab("up", "--dir", root, "--json")
+        assert again.returncode == 0, again.stderr
+        after = json.loads(wasmlab("status", "--dir", root, "--json").stdout)["nodes"][0]
+        assert after["ready"]
+        assert after["agent_pid"] not in (None, before["agent_pid"])
+    finally:
+        assert wasmlab("down", "--dir", root).returncode == 0
 
 
 def test_up_status_kubectl_down(tmp_path: Path) -> None:

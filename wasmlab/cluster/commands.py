@@ -43,6 +43,7 @@ def up(
     from wasmlab.cluster import binary
     from wasmlab.cluster.cluster import Cluster
     from wasmlab.cluster.nodes import check_node_name
+    from wasmlab.cluster.statedir import StateDir
     from wasmlab.console import say, step
     from wasmlab.engines import names
     from wasmlab.errors import ClusterError
@@ -57,8 +58,14 @@ def up(
         raise typer.BadParameter(error.message) from None
     root = _root(dir)
     binary.ensure()
-    with step(f"Start the control plane in {root}"):
-        cluster = Cluster.embedded(root, node=False, timeout_s=timeout_s, detach=True)
+    state = StateDir(root)
+    # A control plane whose node is missing (--no-node before, or its agent was killed) only wants its node.
+    joining = node and state.control_plane() is not None and state.agent(name) is None
+    if joining:
+        cluster = Cluster.attach(root)
+    else:
+        with step(f"Start the control plane in {root}"):
+            cluster = Cluster.embedded(root, node=False, timeout_s=timeout_s, detach=True)
     try:
         if node:
             with step(f"Join the node {name}"):
@@ -66,7 +73,8 @@ def up(
                     name, engine=engine, args=("--restart-semantics", restart_semantics), timeout_s=timeout_s
                 )
     except BaseException:
-        cluster.stop()  # all or nothing: a half lab would only be in the way
+        if not joining:
+            cluster.stop()  # all or nothing: a half lab would only be in the way
         raise
     line = {
         "kubeconfig": str(cluster.kubeconfig),
