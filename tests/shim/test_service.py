@@ -382,12 +382,15 @@ def test_an_exec_at_once_after_start_sees_no_host_file(pod):
         assert "boot" not in (one.path / f"l{index}.out").read_text().split()
 
 
-def test_a_mount_that_cannot_be_made_fails_the_start_with_the_reason(pod):
+@pytest.mark.parametrize("late", [False, True])
+def test_a_mount_that_cannot_be_made_fails_the_start_with_the_reason(pod, late):
     mounts = [{"destination": "/x", "type": "bind", "source": "/nonexistent/source", "options": ["rbind"]}]
     one = pod("/hello.wasm", "60", mounts=mounts)
     one.config["process"]["args"] = ["/exit.wasm", "0"]
     one.write()
-    one.create()
+    pid = one.create()
+    if late:
+        eventually(lambda: not Path(f"/proc/{pid}").exists())
     with pytest.raises(Refused, match=r"No such file or directory.*nonexistent"):
         one.start()
 

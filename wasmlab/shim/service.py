@@ -302,6 +302,9 @@ class TaskService:
         if not request.exec_id:
             container.begun_ns = time.monotonic_ns()
             container.spans.add("start_wait", container.spans.last_ns, container.begun_ns)
+        if task.state == STOPPED and not task.started_at:
+            reason = task.ready if isinstance(task.ready, str) else "it ended before it was started"
+            raise RpcError(FAILED_PRECONDITION, reason)
         if task.state != CREATED:
             raise RpcError(FAILED_PRECONDITION, "the process has been started already")
         if request.exec_id:
