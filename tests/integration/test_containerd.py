@@ -30,7 +30,7 @@ from wasmlab.containerd import (
     missing,
     native,
 )
-from wasmlab.containerd.joining import stop_all
+from wasmlab.containerd.joining import forget, stop_all
 from wasmlab.containerd.layout import Layout
 from wasmlab.containerd.runtimeclass import container_pod
 from wasmlab.errors import ClusterError
@@ -130,7 +130,10 @@ def test_a_container_without_its_program_fails_and_says_so(
     assert "exec format error" in terminated.get("message", "") or "exec format error" in lab.logs(name)
 
 
-def test_nothing_is_left_after_a_kill(lab: Any, images: dict[str, str], tmp_path: Path, unique: Any) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_nothing_is_left_after_a_kill(
+    lab: Any, images: dict[str, str], tmp_path: Path, unique: Any, elsewhere: bool
+) -> None:
     """SIGKILL to the process that runs the node, with pods running: the next start clears up, and so does `clean`."""
     directory, name = tmp_path / "n", unique("stay")
     script = textwrap.dedent(f"""
@@ -156,9 +159,15 @@ def test_nothing_is_left_after_a_kill(lab: Any, images: dict[str, str], tmp_path
     ]
     assert any(trace.startswith("mount") for trace in cleanup.traces(layout))
     assert orphans
-    with ContainerdNode(lab, directory, name="killed") as again:
-        assert not [orphan for orphan in orphans if orphan is not None and orphan.alive]
-    assert again.traces() == []
+    if elsewhere:
+        assert layout.dir in cleanup.sweep()  # as the start of any other node does
+        forget(lab, "killed")  # it was not this process's to know that Node
+    else:
+        with ContainerdNode(lab, directory, name="killed") as again:
+            assert not [orphan for orphan in orphans if orphan is not None and orphan.alive]
+        assert again.traces() == []
+    assert not [orphan for orphan in orphans if orphan is not None and orphan.alive]
+    assert cleanup.traces(layout) == []
     cleanup.clean(layout)  # nothing to do is no error
 
 
@@ -260,7 +269,8 @@ def test_a_node_that_goes_on_is_ended_by_the_labs_directory(
     layout = Layout.of(facts["dir"])
     with pytest.raises(ClusterError, match="runs in"):
         ContainerdNode(lab, name=name).start()
-    # The refused start has not touched it.
+    # The refused start has not touched it, and other nodes' starts leave it alone.
+    assert layout.dir not in cleanup.sweep()
     lab.wait_pod(pod, phase=("Running",), timeout_s=10)
     assert stop_all(lab.dir, only=name) == [name]
     assert cleanup.traces(layout) == []

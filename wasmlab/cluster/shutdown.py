@@ -64,5 +64,19 @@ def shut_down(root: Path, *, purge: bool = False) -> dict[str, Any]:
         # The proof: whoever runs on this directory holds its lock, on record or not.
         with file_lock(root / "lock", 2.0, what=f"the lab in {root}"):
             if purge:
+                if below := _mounted_below(root):
+                    # Removing through a mount would remove files that are somebody else's.
+                    raise ClusterError(
+                        f"{root} is not removed: {below} is mounted in it",
+                        remedy="`wasmlab containerd down` ends the container node that made it",
+                    )
                 shutil.rmtree(root)
     return {"dir": str(root), "ended": ended, "killed": killed}
+
+
+def _mounted_below(root: Path) -> str | None:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = line.split(" ")[4].replace("\\040", " ")
+        if point != str(root) and Path(point).is_relative_to(root):
+            return point
+    return None

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from wasmlab.cluster import processes
 from wasmlab.cluster.processes import Recorded, identify
-from wasmlab.containerd.layout import Layout
+from wasmlab.containerd.layout import RUN, Layout
 from wasmlab.containerd.programs import which
 from wasmlab.errors import ClusterError
 
@@ -82,7 +82,9 @@ def clean(layout: Layout, *, grace_s: float = 5.0) -> None:
             path.unlink()
     _remove_cni_results(layout)
     _remove_pod_links(layout)
-    for directory in (layout.run, layout.root, layout.cni, layout.kubelet / "pods", layout.logs / "pods"):
+    # A mount that stayed may lead to files that are not the node's: nothing below it is touched.
+    content = (layout.run, layout.root, layout.cni, layout.kubelet / "pods", layout.logs / "pods")
+    for directory in () if _mounts(layout) else content:
         shutil.rmtree(directory, ignore_errors=True)
         if directory.exists():
             left.append(str(directory))
@@ -93,6 +95,32 @@ def clean(layout: Layout, *, grace_s: float = 5.0) -> None:
             remedy="see what holds it (`lsns`, `findmnt`, `fuser -vm`), then run the command again",
             left=left,
         )
+
+
+def in_use(layout: Layout) -> bool:
+    """Whether somebody is in charge of the node: its owner lives, or it was meant to go on and does."""
+    record = processes.read_record(layout.record)
+    owner, *daemons = (
+        processes.recorded(record.get(name) or {}) for name in ("owner", "containerd", "kubelet")
+    )
+    if owner is not None and owner.alive:
+        return True
+    return bool(record.get("detach")) and any(daemon is not None and daemon.alive for daemon in daemons)
+
+
+def sweep() -> list[Path]:
+    """Remove what nodes left whose owners were killed, wherever their directories are; return these directories."""
+    found = []
+    for marker in RUN.glob("*/dir"):
+        with contextlib.suppress(OSError):
+            layout = Layout(Path(marker.read_text()))
+            if layout.run == marker.parent and not in_use(layout):
+                temporary = processes.read_record(layout.record).get("temporary")
+                clean(layout)
+                if temporary:
+                    shutil.rmtree(layout.dir, ignore_errors=True)
+                found.append(layout.dir)
+    return found
 
 
 def traces(layout: Layout) -> list[str]:

@@ -19,6 +19,7 @@ def make_directories(layout: Layout) -> None:
     # Containers' root file systems are below it, and processes in them need not be root's.
     layout.run.mkdir(mode=0o711, parents=True, exist_ok=True)
     layout.shim.mkdir(mode=0o700, exist_ok=True)
+    atomic_write(layout.run / "dir", str(layout.dir))  # by it `cleanup.sweep` finds the node
 
 
 def write_network(layout: Layout, subnet: str, gateway: str) -> None:

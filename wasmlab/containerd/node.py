@@ -74,9 +74,11 @@ class ContainerdNode:
         detach: bool = False,
         timeout_s: float = 90.0,
     ) -> None:
-        self._temporary = dir is None and cluster.dir is None
+        # Not below a temporary lab: it is removed as a whole, and what pods have mounted is no part of it.
+        below = None if cluster.dir is None or cluster._temporary else cluster.dir
+        self._temporary = dir is None and below is None
         if dir is None:
-            dir = cluster.dir / "containerd" / name if cluster.dir else tempfile.mkdtemp(prefix="wasmlab-")
+            dir = below / "containerd" / name if below else tempfile.mkdtemp(prefix="wasmlab-node-")
         self.cluster = cluster
         self.layout = Layout.of(dir)
         self.name = name
@@ -111,11 +113,12 @@ class ContainerdNode:
         with file_lock(
             self.layout.dir / "lock", _LOCK_TIMEOUT_S, what="another start of this container node"
         ):
-            if self._runs_elsewhere():
+            if cleanup.in_use(self.layout):
                 raise ClusterError(
                     f"a container node runs in {self.layout.dir} already", remedy="stop it first"
                 )
             cleanup.clean(self.layout)
+            cleanup.sweep()
             # What may take minutes the first time comes before anything that waits for it.
             binary.ensure()
             image = archive(pause.image(), pause.NAME)
@@ -217,16 +220,9 @@ class ContainerdNode:
 
     # ---------------------------------------------------------------- inside
 
-    def _runs_elsewhere(self) -> bool:
-        record = processes.read_record(self.layout.record)
-        owner = processes.recorded(record.get("owner") or {})
-        daemons = [processes.recorded(record.get(name) or {}) for name in ("containerd", "kubelet")]
-        alive = any(process is not None and process.alive for process in daemons)
-        # Daemons whose owner was killed are leftovers, and get cleared away.
-        return alive and (bool(record.get("detach")) or (owner is not None and owner.alive))
-
     def _prepare(self) -> None:
         layout, found = self.layout, self.programs
+        self._write_record()  # first: a node without a record is a leftover to every other start
         files.make_directories(layout)
         subnet = network.choose_subnet(layout.id, network.used_subnets(found.ip))
         self.address = str(next(subnet.hosts()))
@@ -301,6 +297,7 @@ class ContainerdNode:
         record: dict[str, Any] = {
             "name": self.name,
             "detach": self.detach,
+            "temporary": self._temporary,
             "owner": _identity(os.getpid()),
             "address": self.address,
             "port": self.port,
