@@ -35,6 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
     lab = tmp_path_factory.mktemp("lab")
     with Cluster.embedded(lab, node=False) as cluster, ContainerdNode(cluster) as node:
         with ContainerdPodExecutor(cluster, node) as executor:
+            executor.prepare(arms)
             measured = carry_out(Plan(arms, 1), {"containerd": executor}, fingerprint(), quiet=True)
         yield measured
     assert node.traces() == []

@@ -30,7 +30,7 @@ import secrets
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +38,7 @@ from wasmlab.bench.api import Api, PodWatch
 from wasmlab.bench.phases import Span, moments
 from wasmlab.bench.plan import Arm
 from wasmlab.bench.pods import make_namespace
-from wasmlab.errors import BenchmarkError, ClusterError
+from wasmlab.errors import BenchmarkError, ClusterError, NotReady
 from wasmlab.modules import workloads
 from wasmlab.modules.salt import salted
 
@@ -275,6 +275,27 @@ class ContainerdPodExecutor:
         if arm.mode == "cold":
             image = self._push(*self._build(arm.engine, work, salt=True))
         return row | self._measure(arm.engine, work, image)
+
+    def prepare(self, arms: Iterable[Arm]) -> None:
+        """Make the node pull and compile all workloads of some arms at once, so that no run has to wait for it.
+
+        What fails here fails again in its runs, where it is told.
+        """
+        names = []
+        for engine, name in dict.fromkeys((arm.engine, arm.workload) for arm in arms):
+            work = workloads.get(name)
+            key = (engine, work.file)
+            if work.stdin or key in self._images:
+                continue
+            with contextlib.suppress(BenchmarkError):
+                self._images[key] = self._push(*self._build(engine, work))
+                pod, manifest = self._pod(engine, work, self._images[key])
+                self._api.must("POST", f"/api/v1/namespaces/{self.namespace}/pods", manifest)
+                names.append((pod, key))
+        for pod, key in names:
+            with contextlib.suppress(NotReady):
+                self._watch.wait_done(pod, _DEADLINE_S)
+                self._prepared.add(key)
 
     # ---------------------------------------------------------------- images
 

@@ -57,6 +57,8 @@ def results(name: str, source: str, plan: Plan, *, kubeconfig: str = "", registr
             cluster = stack.enter_context(_cluster(kubeconfig, registry))
         facts = environment.fingerprint(kubernetes=kit.kubernetes_version(cluster) if cluster else None)
         executors = stack.enter_context(runner.stack_of(_executors(paths, cluster, stack)))
+        if "containerd" in executors:
+            executors["containerd"].prepare(arm for arm in plan.arms if arm.path == "containerd")
         # Quiet: a notebook is no terminal, and its outputs are kept.
         measured = runner.carry_out(plan, executors, facts, quiet=True, busy_before=busy)
     if measured.plan["interrupted"]:
@@ -88,6 +90,7 @@ def pods_of(cluster: Cluster, node: ContainerdNode, plan: Plan) -> Results:
 
     facts = environment.fingerprint(kubernetes=kit.kubernetes_version(cluster))
     with runner.stack_of({"containerd": ContainerdPodExecutor(cluster, node)}) as executors:
+        executors["containerd"].prepare(plan.arms)
         return runner.carry_out(plan, executors, facts, quiet=True)
 
 
