@@ -140,6 +140,8 @@ def main() -> None:
     parser.add_argument("--no-restart", action="store_true", help="leave containerd alone")
     parser.add_argument("--once", action="store_true", help="end when done")
     options = parser.parse_args()
+    # A container's first process ignores what it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # The label comes last and goes first: no pod is sent to a node that cannot run it.
     node = os.environ.get("NODE_NAME")
     if options.action == "uninstall" and node:
@@ -154,7 +156,6 @@ def main() -> None:
     what = "changed" if changed else "was right"
     print(f"{options.action}ed on {node or options.host}; containerd's configuration {what}", flush=True)
     if not options.once:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         signal.pause()
 
 
