@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help lab test bench lint format lock setup kube native containerd clean
+.PHONY: help lab test bench lint format lock setup kube native containerd clean venv-module
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,15 +34,25 @@ setup: $(READY) ## Create the virtual environment from the hashed lock
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "wasmlab needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "This Python cannot make virtual environments. On Debian: apt-get install python3-venv" >&2; exit 1; }
+	  echo "wasmlab needs Python 3.11 or newer; $(PYTHON) says: $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory venv-module
 	@echo "Preparing the Python environment in $(VENV) (two to four minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock \
 	  | grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-100; exit $${PIPESTATUS[0]}
 	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Debian keeps the part of the standard library that makes virtual environments in a package of its own.
+venv-module:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "This Python cannot make virtual environments; installing python3-venv"; \
+	  apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -y -q install python3-venv; \
+	  $(PYTHON) -c 'import ensurepip, venv'; \
+	else \
+	  echo "$(PYTHON) cannot make virtual environments. Try: apt-get install python3-venv (as root), or" \
+	    "make PYTHON=another-python3" >&2; exit 1; \
+	fi
 
 kube: $(READY) ## Build the control plane (once, about 8 minutes; later a look into the cache)
 	@$(BIN)/python -m wasmlab.cluster.binary >/dev/null
