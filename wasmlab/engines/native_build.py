@@ -42,7 +42,7 @@ _TAIL_LINES = 25
 
 
 def ensure(*, progress: bool = True) -> Path:
-    """Return the directory of the binding, building it first if need be: about 15 minutes of one CPU.
+    """Return the directory of the binding, building it first if need be: about 12 minutes of one CPU.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ class _Meter:
         self.compiled = 0
         self._next = 0.0
         if shown:
-            say(" … Build the native wasmer binding (once; about 15 minutes of one CPU)")
+            say(" … Build the native wasmer binding (once; about 12 minutes of one CPU)")
 
     def saw(self, line: str) -> None:
         match = re.match(r"\s+Compiling (\S+)", line)
