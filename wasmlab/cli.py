@@ -16,24 +16,26 @@ _PROVIDERS = (
     "wasmlab.oci.commands",
     "wasmlab.cluster.commands",
     "wasmlab.node.commands",
+    "wasmlab.containerd.commands",
     "wasmlab.bench.commands",
     "wasmlab.notebooks.commands",
     "wasmlab.doctor.commands",
 )
 
 # A `wasmlab run` should not pay for the imports of every other command: when the first word already names a
-# provider, only that one is loaded.
+# provider, only what it needs is loaded.
 _OWNERS = {
-    "run": "wasmlab.sandbox.commands",
-    "oci": "wasmlab.oci.commands",
-    "up": "wasmlab.cluster.commands",
-    "down": "wasmlab.cluster.commands",
-    "status": "wasmlab.cluster.commands",
-    "kubectl": "wasmlab.cluster.commands",
-    "node": "wasmlab.node.commands",
-    "bench": "wasmlab.bench.commands",
-    "lab": "wasmlab.notebooks.commands",
-    "doctor": "wasmlab.doctor.commands",
+    "run": ("wasmlab.sandbox.commands",),
+    "oci": ("wasmlab.oci.commands",),
+    "up": ("wasmlab.cluster.commands",),
+    "down": ("wasmlab.cluster.commands", "wasmlab.containerd.commands"),  # ends container nodes too
+    "status": ("wasmlab.cluster.commands",),
+    "kubectl": ("wasmlab.cluster.commands",),
+    "node": ("wasmlab.node.commands",),
+    "containerd": ("wasmlab.containerd.commands",),
+    "bench": ("wasmlab.bench.commands",),
+    "lab": ("wasmlab.notebooks.commands",),
+    "doctor": ("wasmlab.doctor.commands",),
 }
 
 
@@ -59,8 +61,7 @@ def build_app(first_word: str | None = None) -> typer.Typer:
     def root() -> None:
         """WebAssembly on Kubernetes down two paths, and what each one costs."""
 
-    owner = _OWNERS.get(first_word or "")
-    for provider in (owner,) if owner else _PROVIDERS:
+    for provider in _OWNERS.get(first_word or "", _PROVIDERS):
         importlib.import_module(provider).register(app)
     return app
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,11 @@ import typer
 _DIR_HELP = "Directory of the lab [default: $WASMLAB_DIR or ~/.local/state/wasmlab/lab]"
 Directory = Annotated[Path | None, typer.Option("--dir", "-d", help=_DIR_HELP, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")]
+
+
+# What packages above this one have to end before the control plane may go. Each takes the lab's directory and returns
+# the names of what it ended.
+BEFORE_DOWN: list[Callable[[Path], list[str]]] = []
 
 
 def register(app: typer.Typer) -> None:
@@ -108,7 +114,9 @@ def down(
     from wasmlab.cluster.shutdown import shut_down
 
     root = _root(dir)
+    first = [name for end in BEFORE_DOWN for name in end(root)]
     report = shut_down(root, purge=purge)
+    report["ended"][:0] = first
     if as_json:
         print(json.dumps(report))
     elif report["ended"]:

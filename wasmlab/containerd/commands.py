@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
+from wasmlab.cluster import commands as cluster
+
 _DIR_HELP = "Directory of the lab [default: $WASMLAB_DIR or ~/.local/state/wasmlab/lab]"
 Directory = Annotated[Path | None, typer.Option("--dir", "-d", help=_DIR_HELP, show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line on stdout.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the ``containerd`` commands to `app`."""
+    """Add the ``containerd`` commands to `app`, and have ``wasmlab down`` end container nodes first."""
+    if _end_all not in cluster.BEFORE_DOWN:
+        cluster.BEFORE_DOWN.append(_end_all)
     sub = typer.Typer(
         help="Path 2: a node with the real kubelet, containerd and our shim (as root).", no_args_is_help=True
     )
@@ -25,6 +29,12 @@ def register(app: typer.Typer) -> None:
     sub.command()(bundle)
     sub.command()(installer)
     app.add_typer(sub, name="containerd")
+
+
+def _end_all(root: Path) -> list[str]:
+    from wasmlab.containerd.joining import stop_all
+
+    return [f"node {name}" for name in stop_all(root)] if (root / "containerd").is_dir() else []
 
 
 def up(

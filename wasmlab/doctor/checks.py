@@ -6,7 +6,6 @@ doctor that crashes helps nobody.
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -174,17 +173,17 @@ def _cgroup() -> Iterator[Finding]:
 
 
 def _containerd_path() -> Iterator[Finding]:
-    root = os.geteuid() == 0
-    missing = [name for name in ("containerd", "runc") if not shutil.which(name)]
-    if root and not missing:
-        yield Finding("Path 2 (containerd)", "ok", "root, containerd and runc are here")
+    from wasmlab.containerd import programs
+
+    missing = programs.missing()
+    if not missing:
+        yield Finding("Path 2 (containerd)", "ok", "root, containerd, runc and the CNI plugins are here")
         return
-    why = ([] if root else ["it needs root"]) + [f"{name} is not installed" for name in missing]
     yield Finding(
         "Path 2 (containerd)",
         "limited",
-        f"{', '.join(why)}; path 1 and the engines run without it",
-        "as root: apt-get install containerd runc",
+        f"{missing}; path 1 and the engines run without it",
+        "as root on Debian: make containerd",
     )
 
 
