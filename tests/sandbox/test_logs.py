@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,12 +101,3 @@ def test_frames_of_a_closed_pipe_are_an_errno():
     os.close(read)
     assert write_frame(write, STDOUT, b"x") < 0
     os.close(write)
-
-
-def test_pump_is_quick_enough():
-    one = Formatter()
-    raw = b"".join(frame(STDOUT, b"a line of ordinary length, number %d\n" % n) for n in range(10_000))
-    begun = time.perf_counter()
-    for at in range(0, len(raw), 65536):
-        one.feed(raw[at : at + 65536], NOW)
-    assert time.perf_counter() - begun < 1.0
