@@ -83,7 +83,6 @@ def start_zygote(directory, python):
             kept = ("PATH", "HOME", "LANG", "XDG_CACHE_HOME", "PYTHONPATH", "LD_LIBRARY_PATH")
             # Its own settings and marks stay visible in /proc, so that whoever started containerd finds it again.
             env = {k: v for k, v in os.environ.items() if k in kept or k.startswith("WASMLAB_")}
-            env.setdefault("HOME", "/root")
             argv = [python, "-m", "wasmlab.shim.zygote", "--dir", directory, "--ready-fd", str(write)]
             for option, name in (("--engine", "WASMLAB_SHIM_ENGINE"), ("--cache", "WASMLAB_SHIM_CACHE")):
                 if os.environ.get(name):
