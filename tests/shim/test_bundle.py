@@ -34,7 +34,7 @@ def test_a_kubernetes_container(tmp_path):
         process={
             "args": ["/x", "y"],
             "env": ["A=b=c", "EMPTY="],
-            "cwd": "/work",
+            "cwd": "/srv",
             "user": {"uid": 5, "gid": 6, "additionalGids": [7]},
             "capabilities": {"effective": ["CAP_CHOWN", "CAP_NO_SUCH"]},
             "oomScoreAdj": 999,
@@ -48,7 +48,7 @@ def test_a_kubernetes_container(tmp_path):
             "namespaces": [{"type": "network", "path": "/var/run/netns/cni"}, {"type": "pid"}],
         },
     )
-    assert one.process == Process(("/x", "y"), (("A", "b=c"), ("EMPTY", "")), "/work", 5, 6, (7,), 1, 999)
+    assert one.process == Process(("/x", "y"), (("A", "b=c"), ("EMPTY", "")), "/srv", 5, 6, (7,), 1, 999)
     assert (one.read_only, one.cgroup, one.network) == (True, "/kubepods/x", "/var/run/netns/cni")
     assert (one.memory_limit_bytes, one.is_sandbox, one.termination_log()) == (1 << 20, False, "/host/log")
 
