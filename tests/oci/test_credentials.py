@@ -30,8 +30,12 @@ def auths(*keys: str) -> dict[str, Any]:
     return {"auths": {key: {"username": key, "password": "pw"} for key in keys}}
 
 
+def best(credentials: Credentials, ref: str) -> Secret | None:
+    return next(iter(credentials.candidates(Reference.parse(ref))), None)
+
+
 def user(credentials: Credentials, ref: str) -> str | None:
-    found = credentials.lookup(Reference.parse(ref))
+    found = best(credentials, ref)
     return found.username if found else None
 
 
@@ -49,7 +53,7 @@ def user(credentials: Credentials, ref: str) -> str | None:
 )
 def test_entries(tmp_path: Path, entry: dict[str, str], expected: Secret) -> None:
     credentials = Credentials.from_docker_config(config(tmp_path, {"auths": {"reg.example.org": entry}}))
-    assert credentials.lookup(Reference.parse("reg.example.org/a")) == expected
+    assert best(credentials, "reg.example.org/a") == expected
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_a_pull_secret_cannot_make_the_node_run_a_helper(
     marker = tmp_path / "ran"
     helper(tmp_path, monkeypatch, f"touch {marker}")
     secret = {"auths": {}, "credsStore": "test", "credHelpers": {"r.io": "test"}}
-    assert Credentials.from_pull_secret(secret).lookup(Reference.parse("r.io/a")) is None
+    assert Credentials.from_pull_secret(secret).candidates(Reference.parse("r.io/a")) == []
     assert not marker.exists()
 
 
@@ -163,7 +167,7 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
 
 
 def ask(tmp_path: Path, content: dict[str, Any], ref: str = "r.io/a") -> Secret | None:
-    return Credentials.from_docker_config(config(tmp_path, content)).lookup(Reference.parse(ref))
+    return best(Credentials.from_docker_config(config(tmp_path, content)), ref)
 
 
 def test_helpers_get_the_server_and_give_the_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +221,6 @@ def test_any_pull_secret_is_read_or_refused_cleanly(value: Any) -> None:
     if not isinstance(value, dict):
         return
     try:
-        Credentials.from_pull_secret(value).lookup(Reference.parse("r.io/a"))
+        Credentials.from_pull_secret(value).candidates(Reference.parse("r.io/a"))
     except CredentialError:
         pass

@@ -158,11 +158,6 @@ class Credentials:
                     found.append(source.entries[key])
         return list(dict.fromkeys(found))
 
-    def lookup(self, ref: Reference) -> Secret | None:
-        """Return the best credentials for `ref`, None if there are none."""
-        found = self.candidates(ref)
-        return found[0] if found else None
-
 
 def _parse(raw: bytes, what: str) -> dict[str, Any]:
     try:
