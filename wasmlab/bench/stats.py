@@ -50,10 +50,6 @@ class Interval:
     n: int
     level: float = LEVEL
 
-    def scaled(self, factor: float) -> Interval:
-        """Return the same in another unit."""
-        return Interval(self.value * factor, self.low * factor, self.high * factor, self.n, self.level)
-
     def __format__(self, spec: str) -> str:
         spec = spec or ".3g"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
@@ -142,10 +142,6 @@ class Outcome:
         """Read it back; unknown keys are left out, so that an older reader can read a newer record."""
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         return cls(**{**known, "spans": tuple(Span(*one) for one in known.get("spans", ()))})
-
-    def with_spans(self, *spans: Span) -> Outcome:
-        """Return it with more spans, in order of their ends."""
-        return replace(self, spans=tuple(sorted((*self.spans, *spans), key=lambda span: span.end_ns)))
 
 
 @dataclass(frozen=True)

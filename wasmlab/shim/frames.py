@@ -78,8 +78,3 @@ class Decoder:
             at = end
         del buffer[:at]
         return frames
-
-    @property
-    def pending_bytes(self) -> int:
-        """How many bytes of an incomplete frame are held."""
-        return len(self._buffer)
