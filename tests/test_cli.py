@@ -17,7 +17,19 @@ def wasmlab(*words: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_every_command() -> None:
     result = wasmlab("--help")
     assert result.returncode == 0
-    for command in ("run", "oci", "up", "down", "status", "kubectl", "node", "containerd", "bench", "lab", "doctor"):
+    for command in (
+        "run",
+        "oci",
+        "up",
+        "down",
+        "status",
+        "kubectl",
+        "node",
+        "containerd",
+        "bench",
+        "lab",
+        "doctor",
+    ):
         assert command in result.stdout
 
 
