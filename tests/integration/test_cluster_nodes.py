@@ -98,7 +98,7 @@ def test_up_with_a_node_and_down_with_modules_running(tmp_path: Path, fixtures_d
 
 def test_up_that_fails_late_leaves_nothing(tmp_path: Path) -> None:
     root = tmp_path / "lab"
-    root.mkdir()
+    root.mkdir(mode=0o700)
     (root / "nodes").write_text("a file where the nodes' directory should be")
     argv = [sys.executable, "-m", "wasmlab.cli", "up", "--dir", str(root)]
     up = subprocess.run(argv, capture_output=True, text=True, timeout=100)
