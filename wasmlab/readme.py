@@ -10,14 +10,19 @@ import argparse
 import io
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wasmlab.bench.store import Results, load_recorded
 from wasmlab.errors import WasmlabError
 from wasmlab.paths import atomic_write
-from wasmlab.report import headline_table, markdown
+from wasmlab.report import arm_table, headline_table, markdown
 
-PLOT = Path("data/recorded/cold_start.svg")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DIRECTORY = Path("data/recorded")
 _BLOCK = re.compile(r"(<!-- recorded:(\w+) -->\n).*?(<!-- /recorded -->)", re.DOTALL)
 
 
@@ -40,13 +45,33 @@ def figures(results: Results) -> str:
     return f"Measured {results.where}; {engines}.\n\n{markdown(headline_table(results))}\n"
 
 
-def plot(results: Results) -> str:
-    """Return the cold-start figure as SVG text; the same results give the same text.
+def paths(results: Results) -> str:
+    """Return the table of hello as a Pod down both paths.
 
     Parameters
     ----------
     results : Results
-        A recorded run with local and node paths.
+        A run of ``python -m wasmlab.bench.record_paths``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    head, rows = arm_table(results)
+    of_hello = [
+        row for row in rows if row[0].startswith(("node ", "containerd ")) and row[0].endswith(" hello")
+    ]
+    return f"Measured {results.where}.\n\n{markdown((head, of_hello))}\n"
+
+
+def svg(draw: Callable[[], Figure]) -> str:
+    """Draw a figure and return it as SVG text; the same figure gives the same text.
+
+    Parameters
+    ----------
+    draw : callable
+        Makes the figure.
 
     Returns
     -------
@@ -55,13 +80,21 @@ def plot(results: Results) -> str:
     """
     import matplotlib as mpl
 
-    from wasmlab import plots
-
     # A fixed salt and no date: the file changes when the data does, and not otherwise.
     with mpl.rc_context({"svg.hashsalt": "wasmlab", "svg.fonttype": "none"}):
         buffer = io.StringIO()
-        plots.cold_start(results).savefig(buffer, format="svg", metadata={"Date": None})
+        draw().savefig(buffer, format="svg", metadata={"Date": None})
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def pictures() -> dict[Path, str]:
+    """Return the README's pictures: path below the root, and SVG text."""
+    from wasmlab import plots
+
+    return {
+        DIRECTORY / "cold_start.svg": svg(lambda: plots.cold_start(load_recorded())),
+        DIRECTORY / "where_time_goes.svg": svg(lambda: plots.where_time_goes(load_recorded("paths"))),
+    }
 
 
 def fill(text: str) -> str:
@@ -72,7 +105,10 @@ def fill(text: str) -> str:
     WasmlabError
         If a block has a name nobody makes.
     """
-    makers = {"figures": lambda: figures(load_recorded("figures"))}
+    makers = {
+        "figures": lambda: figures(load_recorded("figures")),
+        "paths": lambda: paths(load_recorded("paths")),
+    }
 
     def block(match: re.Match[str]) -> str:
         name = match.group(2)
@@ -93,7 +129,7 @@ def main() -> int:
     root = Path(__file__).resolve().parent.parent
     wanted = {
         root / "README.md": fill((root / "README.md").read_text()),
-        root / PLOT: plot(load_recorded()),
+        **{root / path: text for path, text in pictures().items()},
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:
