@@ -419,12 +419,18 @@ class ContainerdPodExecutor:
     def _verdict(self, pod: dict[str, Any], name: str, work: workloads.Workload) -> dict[str, Any]:
         state = (pod["status"].get("containerStatuses") or [{}])[0].get("state", {}).get("terminated", {})
         code = state.get("exitCode")
-        status, log = self._api.request("GET", f"/api/v1/namespaces/{self.namespace}/pods/{name}/log")
         error: str | None
-        if status != 200:
-            error = f"no log: {status} {log[:200].decode(errors='replace')}"
-        else:
-            error = work.check_log(log, code)
+        deadline = time.monotonic() + _LATE_S
+        while True:
+            status, log = self._api.request("GET", f"/api/v1/namespaces/{self.namespace}/pods/{name}/log")
+            if status != 200:
+                error = f"no log: {status} {log[:200].decode(errors='replace')}"
+            else:
+                error = work.check_log(log, code)
+            # containerd reports the exit when it has read the output, and a logger of its own may still be writing it.
+            if error is None or time.monotonic() >= deadline:
+                break
+            time.sleep(0.05)
         if error and pod["status"].get("phase") != "Succeeded":
             error = f"{error}; {state.get('reason')}: {state.get('message')}"
         return {"exit_code": code, "ok": error is None, "error": error}
