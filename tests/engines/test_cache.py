@@ -243,3 +243,24 @@ def test_compiling_does_not_run_the_guest(cache, engine, tmp_path):
     loop = (ROOT / "data/wasm/fixtures/loop.wasm").read_bytes()
     assert cache.artifact(engine, loop, timeout_s=60).exists()
     assert replace(RunSpec("m", "d", ()), deadline_s=1.0).deadline_s == 1.0
+
+
+def test_the_compile_child_finds_what_its_caller_found(tmp_path, monkeypatch):
+    """A zygote clears its environment after it has chosen its engines, and compiles later."""
+    with chosen("wasmer-sdk") as name:
+        engine = engines.get(name)
+        cache = CompileCache(tmp_path / "compiled")
+        with monkeypatch.context() as patch:
+            for variable in list(os.environ):
+                patch.delenv(variable)
+            artifact = cache.artifact(engine, HELLO)
+        assert artifact.suffix == ".wasm"
+
+
+def test_code_of_another_binding_is_refused(cache, monkeypatch):
+    with chosen("wasmer-sdk") as name:
+        engine = engines.get(name)
+        monkeypatch.setattr(type(engine), "version", "sdk 0.0.1")
+        with pytest.raises(PrerequisiteError, match=r"its caller uses sdk 0\.0\.1"):
+            cache.artifact(engine, HELLO)
+    assert code_files(cache) == {}

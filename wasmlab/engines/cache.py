@@ -65,6 +65,8 @@ class CompileCache:
     def __init__(self, root: Path | None = None) -> None:
         self.root = cache_dir("compiled") if root is None else private_dir(Path(root).absolute())
         self._seen: dict[str, tuple[Path, list[tuple[str, tuple[int, int, int]]]]] = {}
+        # Taken now: a zygote clears its environment, and the compile child has to find what this process found.
+        self._environment = child_environment()
 
     def key(self, engine: Engine, digest: str, variant: str = "") -> str:
         """Return the name of the entry for a module (``sha256:...``) on `engine`."""
@@ -216,7 +218,10 @@ class CompileCache:
             )
             if isinstance(module, bytes):
                 source.write_bytes(module)
-            entry = _in_child(engine.name, source, scratch, key, variant, timeout_s)
+            environment = dict(self._environment)
+            if OVERRIDE in os.environ:
+                environment[OVERRIDE] = os.environ[OVERRIDE]
+            entry = _in_child(engine, source, scratch, key, variant, timeout_s, environment)
             for name, one in entry["files"].items():
                 target = self.root / name
                 private_dir(target.parent)
@@ -239,14 +244,21 @@ class CompileCache:
 
 
 def _in_child(
-    engine: str, source: Path, scratch: Path, key: str, variant: str, timeout_s: float
+    engine: Engine,
+    source: Path,
+    scratch: Path,
+    key: str,
+    variant: str,
+    timeout_s: float,
+    environment: dict[str, str],
 ) -> dict[str, Any]:
     """Compile in a child process; return the record of the files that it wrote to ``scratch/out``."""
     argv = [
         sys.executable,
         "-m",
         "wasmlab.engines.compiler",
-        engine,
+        engine.name,
+        engine.version,
         str(source),
         str(scratch / "out"),
         key,
@@ -259,12 +271,12 @@ def _in_child(
             capture_output=True,
             timeout=timeout_s,
             start_new_session=True,
-            env=child_environment(),
+            env=environment,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise SandboxError(
-            f"compiling {source.name} on {engine} took longer than {timeout_s:g} s and was stopped",
+            f"compiling {source.name} on {engine.name} took longer than {timeout_s:g} s and was stopped",
             remedy="try again on a less busy machine, or allow more time",
         ) from None
     try:
@@ -275,7 +287,7 @@ def _in_child(
             f"died of signal {-done.returncode}" if done.returncode < 0 else f"ended with {done.returncode}"
         )
         raise SandboxError(
-            f"the compiler child for {source.name} on {engine} {reason}: {' | '.join(tail) or 'it said nothing'}",
+            f"the compiler child for {source.name} on {engine.name} {reason}: {' | '.join(tail) or 'it said nothing'}",
             remedy=f"the module may need more than {_COMPILE_MEMORY_BYTES >> 30} GiB to compile; try the other engine",
         ) from None
     if "error" in answer:

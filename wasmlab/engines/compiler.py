@@ -1,4 +1,4 @@
-"""The compile child: ``python -m wasmlab.engines.compiler ENGINE MODULE OUT KEY [VARIANT]``.
+"""The compile child: ``python -m wasmlab.engines.compiler ENGINE VERSION MODULE OUT KEY [VARIANT]``.
 
 Compiles in a process of its own because a compiler given a hostile module may eat memory or time, and because the
 caller must stay free of the engine's threads. Prints one JSON object: the files it wrote below OUT (each with size and
@@ -16,12 +16,20 @@ from pathlib import Path
 
 from wasmlab import engines
 from wasmlab.engines.cache import _COMPILE_MEMORY_BYTES
-from wasmlab.errors import WasmlabError
+from wasmlab.errors import PrerequisiteError, WasmlabError
 
 
-def compile_to(engine_name: str, module: Path, out: Path, key: str, variant: str) -> dict[str, object]:
+def compile_to(
+    engine_name: str, version: str, module: Path, out: Path, key: str, variant: str
+) -> dict[str, object]:
     """Compile `module` and write the results below `out`, synced to disk."""
     engine = engines.get(engine_name)
+    if engine.version != version:
+        # Its code under the other's key would be refused, or worse, run, whenever that key is looked up.
+        raise PrerequisiteError(
+            f"the compile child found {engine_name} {engine.version}, its caller uses {version}",
+            remedy="give both the same HOME, XDG_CACHE_HOME and WASMLAB_WASMER",
+        )
     compiled = engine.compile(module.read_bytes(), key, variant)
     files = {}
     for name, content in compiled.files.items():
@@ -39,7 +47,7 @@ def compile_to(engine_name: str, module: Path, out: Path, key: str, variant: str
 
 def main() -> None:
     """Entry point."""
-    engine, module, out, key, *rest = sys.argv[1:]
+    engine, version, module, out, key, *rest = sys.argv[1:]
     # Not address space: engines reserve it by the terabyte. Data is what they really fill.
     resource.setrlimit(resource.RLIMIT_DATA, (_COMPILE_MEMORY_BYTES, _COMPILE_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -47,7 +55,7 @@ def main() -> None:
     answer_fd = os.dup(1)
     os.dup2(2, 1)
     try:
-        answer = compile_to(engine, Path(module), Path(out), key, rest[0] if rest else "")
+        answer = compile_to(engine, version, Path(module), Path(out), key, rest[0] if rest else "")
     except WasmlabError as error:
         answer = {"error": type(error).__name__, "message": error.message, "remedy": error.remedy}
     except OSError as error:
