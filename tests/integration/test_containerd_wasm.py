@@ -229,7 +229,9 @@ def test_containerd_2(lab: Any, hello: bytes, article_image: str, unique: Callab
                 name = unique("two")
                 lab.apply(container_pod(name, reference, runtime_class=runtime, node="two"))
                 pod = lab.wait_pod(name, timeout_s=60)
-                assert lab.logs(name) == GREETING, (reference, terminated(pod))
+                assert terminated(pod)["exitCode"] == 0, (reference, terminated(pod))
+                # Events tell of the end at once; containerd's own logger may still be writing.
+                until(lambda name=name: lab.logs(name) == GREETING, 10)
     assert two.traces() == []
 
 
