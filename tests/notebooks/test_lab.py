@@ -74,7 +74,9 @@ def test_pods_of_both_paths_come_from_one_machine() -> None:
     shown = measure.both_paths(None)
     assert shown.is_recorded
     assert {"node", "containerd"} <= {row["path"] for row in shown.rows}
-    assert not shown.failures
+    # Failed runs stay rows, each with its reason; a recording in which more than a few failed must not be shown.
+    assert all(row["error"] for row in shown.failures)
+    assert len(shown.failures) < 0.01 * len(shown.rows)
 
 
 def test_an_unknown_source_is_refused() -> None:
