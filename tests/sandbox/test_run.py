@@ -345,9 +345,12 @@ def test_many_at_once_none_lost(sandbox, spec):
 
 
 def test_workers_are_confined(sandbox, spec, helpers):
-    thread = threading.Thread(target=lambda: sandbox.run(spec("sleep", "1.5", deadline_s=20.0)))
+    reader, writer = os.pipe()
+    guest = spec("ticker", "1500", "2", deadline_s=20.0)
+    thread = threading.Thread(target=lambda: sandbox.run(guest, stdout=writer))
     thread.start()
-    helpers.until(lambda: sandbox.stats()["running"])
+    # A worker confines itself before its guest runs, not at once when it is forked.
+    assert os.read(reader, 4) == b"tick"
     (pid,) = sandbox.stats()["running"].values()
     zygote = sandbox.stats()["pid"]
     assert os.getsid(pid) == pid
@@ -362,6 +365,8 @@ def test_workers_are_confined(sandbox, spec, helpers):
     with open(f"/proc/{pid}/status") as stream:
         assert "NoNewPrivs:\t1\n" in stream.read()
     thread.join(20)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_zygote_stays_single_threaded(sandbox):
