@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wasmlab.sandbox import cgroups as base
 from wasmlab.shim import cgroups
 
 
@@ -116,7 +117,7 @@ def test_v2_freeze_waits_for_the_kernel(v2):
 
 
 def test_v2_freeze_that_does_not_happen_is_undone(v2, monkeypatch):
-    monkeypatch.setattr(cgroups, "_FREEZE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(base, "_FREEZE_TIMEOUT_S", 0.01)
     Path(v2.directory, "cgroup.events").write_text("frozen 0\n")
     with pytest.raises(TimeoutError):
         v2.freeze(True)
