@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -44,9 +43,7 @@ def test_spans_survive_a_new_file(tmp_path: Path) -> None:
 
 
 def test_waiting_for_spans_has_an_end(tmp_path: Path) -> None:
-    began = time.monotonic()
     assert SpansReader(tmp_path / "none").wait("a", 0.05) == ()
-    assert time.monotonic() - began < 2
 
 
 class Recorded(PodWatch):

@@ -89,18 +89,17 @@ def test_a_restart_of_the_server_is_survived() -> None:
 
 def test_a_refusal_for_good_is_not_waited_out() -> None:
     server = Server([ClusterError("forbidden", status=403)], [])
-    started = time.monotonic()
     with pytest.raises(ClusterError, match="forbidden"):
         wait(server)
-    assert time.monotonic() - started < 1
+    assert server.lists == 1
 
 
 def test_the_deadline_holds_and_says_what_was_seen() -> None:
     server = Server(itertools.repeat(pod("Pending")), itertools.repeat([0.05]))  # type: ignore[arg-type]
     started = time.monotonic()
     with pytest.raises(NotReady, match="BackOff: no such image") as caught:
-        wait(server, 0.3, events=lambda: ["BackOff: no such image"])
-    assert 0.3 <= time.monotonic() - started < 1.5
+        wait(server, 0.3, events=lambda: ["BackOff: no such image"])  # the server alone would go on for ever
+    assert time.monotonic() - started >= 0.3
     assert caught.value.events == ["BackOff: no such image"]
     assert caught.value.last == pod("Pending")
     assert isinstance(caught.value, TimeoutError)

@@ -428,7 +428,8 @@ def test_cpu_limit(containerd, wasmtime, name):
     before, begun = _cpu_ticks(pid), time.monotonic()
     time.sleep(1.0)
     used_s = (_cpu_ticks(pid) - before) / os.sysconf("SC_CLK_TCK")
-    assert used_s < 0.35 * (time.monotonic() - begun)
+    # The quota is given anew each 100 ms, and reading takes a while on a busy machine.
+    assert used_s <= 0.2 * (time.monotonic() - begun + 0.5)
 
 
 def test_update_changes_a_limit(containerd, wasmtime, name):
