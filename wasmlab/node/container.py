@@ -142,10 +142,16 @@ class ContainerTask:
         return False
 
     @property
+    def current(self) -> RunId | None:
+        """Its run, while it runs."""
+        run_id = RunId(self._pod.uid, self.record.name, self.record.restarts)
+        return run_id if self._run is not None and str(run_id) == self.record.run_id else None
+
+    @property
     def live_log(self) -> tuple[Path, Callable[[], Awaitable[None]]] | None:
         """The log that is being written to, and how to have it opened anew; None if the module does not run."""
-        run_id = RunId(self._pod.uid, self.record.name, self.record.restarts)
-        if self._run is None or str(run_id) != self.record.run_id:
+        run_id = self.current
+        if run_id is None:
             return None
         reopen = functools.partial(self._services.runtime.reopen_log, self.engine, run_id)
         return self.log_path(self.record.restarts), reopen

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +134,36 @@ class Runtime:
                 with contextlib.suppress(KeyError):
                     return await self.attach(engine, run_id)
         raise AssertionError("unreachable")
+
+    async def start_beside(self, engine: str, spec: RunSpec, fds: tuple[int, int, int]) -> Run:
+        """Start a run that is not recorded: it ends with this agent (a probe, a hook, ``kubectl exec``).
+
+        Raises
+        ------
+        WasmlabError
+            It cannot be started.
+        """
+        artifact = await self.prepare(engine, spec)
+        sandbox = await self.sandbox(engine)
+        return await sandbox.start(
+            f"beside-{uuid.uuid4().hex}", spec, fds=fds, record=False, artifact=artifact
+        )
+
+    def recorded_spec(self, run_id: RunId) -> RunSpec:
+        """What a recorded run was told to run.
+
+        Raises
+        ------
+        KeyError
+            It is not on record, or the record cannot be read.
+        """
+        from wasmlab.sandbox import RunSpec
+
+        try:
+            raw = (self._directory / "runs" / str(run_id) / "spec.json").read_bytes()
+            return RunSpec.from_json(json.loads(raw)["spec"])
+        except (OSError, ValueError, TypeError) as error:
+            raise KeyError(f"no record of the run {run_id}: {error}") from error
 
     async def outcome(self, engine: str, run_id: RunId, run: Run) -> Outcome:
         """Wait for a run's end, through the loss of its zygote (the next one knows what is known).

@@ -6,9 +6,11 @@ import asyncio
 import collections
 import contextlib
 import itertools
+import os
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,7 @@ class AsyncSandbox:
         self._seq = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._runs: dict[str, Run] = {}
-        self._outbox: collections.deque[bytes] = collections.deque()
+        self._outbox: collections.deque[tuple[bytes, list[int]]] = collections.deque()
         self._closed = False
         sock.setblocking(False)
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -141,11 +143,12 @@ class AsyncSandbox:
         run_id: str,
         spec: RunSpec,
         *,
-        log_path: Path | str,
+        log_path: Path | str | None = None,
+        fds: tuple[int, int, int] | None = None,
         record: bool = True,
         artifact: Path | None = None,
     ) -> Run:
-        """Start a run whose output goes to a log file in the CRI format.
+        """Start a run whose output goes to a log file in the CRI format, or to descriptors of the caller's.
 
         Parameters
         ----------
@@ -155,6 +158,8 @@ class AsyncSandbox:
             What to run.
         log_path : path
             The log; appended to, created 0640.
+        fds : tuple of int
+            Instead of a log: stdin, stdout and stderr. The caller may close its own when this returns.
         record : bool
             Keep it on disk, and let it outlive this connection.
         artifact : Path, optional
@@ -178,11 +183,12 @@ class AsyncSandbox:
             "id": run_id,
             "spec": spec.to_json(),
             "artifact": str(artifact),
-            "log_path": str(Path(log_path).absolute()),
             "record": record,
             "t0": t0,
         }
-        run: Run = (await self._ask(message))["run"]
+        if log_path is not None:
+            message["log_path"] = str(Path(log_path).absolute())
+        run: Run = (await self._ask(message, fds or ()))["run"]
         return run
 
     async def attach(self, run_id: str) -> Run:
@@ -250,7 +256,7 @@ class AsyncSandbox:
             run.pid = 0
             run._done.set_result(outcome)
 
-    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, message: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         if self._closed:
             raise WorkerLost("the connection to the zygote is gone", remedy="connect again")
         seq = next(self._seq)
@@ -259,14 +265,14 @@ class AsyncSandbox:
         raw = pack({**message, "seq": seq})
         if not self._outbox:
             try:
-                send(self._sock, raw)
+                send(self._sock, raw, fds)
             except BlockingIOError:
-                self._outbox.append(raw)
+                self._later(raw, fds)
                 self._loop.add_writer(self._sock.fileno(), self._writable)
             except OSError:
                 self._lose("the zygote is gone")
         else:
-            self._outbox.append(raw)
+            self._later(raw, fds)
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):
                 reply = await answer
@@ -285,6 +291,10 @@ class AsyncSandbox:
                 kind=reply["kind"],
             )
         return reply
+
+    def _later(self, raw: bytes, fds: Sequence[int]) -> None:
+        # Copies: who asked may give up, and close theirs, before the socket takes them.
+        self._outbox.append((raw, [os.dup(fd) for fd in fds]))
 
     def _readable(self) -> None:
         # A few at a time, so that other tasks get their turn in a burst.
@@ -316,8 +326,10 @@ class AsyncSandbox:
     def _writable(self) -> None:
         try:
             while self._outbox:
-                send(self._sock, self._outbox[0])
+                raw, fds = self._outbox[0]
+                send(self._sock, raw, fds)
                 self._outbox.popleft()
+                close_all(fds)
             self._loop.remove_writer(self._sock.fileno())
         except BlockingIOError:
             pass
@@ -331,6 +343,8 @@ class AsyncSandbox:
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
+        while self._outbox:
+            close_all(self._outbox.popleft()[1])
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(WorkerLost(reason, remedy="connect again, and attach to the runs"))
