@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -217,6 +219,21 @@ def agent(cluster: Any, directory: Path, name: str, *more: str) -> list[str]:
         ),
         *("--kubeconfig", str(directory / "n" / "kubeconfig"), "--bootstrap-kubeconfig", str(boot), *more),
     ]
+
+
+def test_an_expired_token_is_a_clear_error(cluster: Any, tmp_path: Path) -> None:
+    command = agent(cluster, tmp_path, "late")
+    token = re.search(r"token: (\w{6})\.", (tmp_path / "boot").read_text())[1]  # type: ignore[index]
+    expired = {"stringData": {"expiration": "2020-01-01T00:00:00Z"}}
+    cluster.kubectl(
+        "-n", "kube-system", "patch", "secret", f"bootstrap-token-{token}", "-p", json.dumps(expired)
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "cannot ask for a certificate" in done.stderr
+    assert "check the bootstrap token (expired?)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cluster.csr_state("late-tls") is None
 
 
 def test_a_denied_request_is_a_clear_error(cluster: Any, tmp_path: Path) -> None:
