@@ -1,27 +1,32 @@
 """Medians, percentiles and ratios with bootstrap intervals. Pure and seeded.
 
 Latencies are skewed and have outliers that are real, so nothing is averaged and nothing is thrown away. Intervals are
-percentile bootstrap intervals: the sample is drawn again with replacement (`RESAMPLES` times), the statistic computed
-for each draw, and the middle 95 % of those kept. For medians of 20 or more values they cover the truth at about the
-nominal rate (tests/bench/test_stats.py simulates it); with fewer, or for a p95 with less than a hundred values, read
-them as a hint.
+percentile intervals of a hierarchical bootstrap (`wasmlab.bench.bootstrap`): blocks are drawn again with replacement
+(`RESAMPLES` times), then the runs within them, the statistic is computed for each draw, and the middle 95 % of those
+are kept. Ratios of two arms draw both in the same blocks. For medians of 20 or more blocks they cover the truth at
+about the nominal rate (tests/bench/test_coverage.py simulates it); with fewer, or for a p95 with less than a hundred
+values, read them as a hint.
 
 References
 ----------
-Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13.
+Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapter 13 (percentile intervals).
+Kalibera, Jones: Rigorous Benchmarking in Reasonable Time, ISMM 2013 (ratios with intervals, on hierarchical data).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wasmlab.bench import bootstrap
 from wasmlab.errors import BenchmarkError
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+    from wasmlab.bench.bootstrap import Sample
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -57,44 +62,36 @@ class Interval:
     def __str__(self) -> str:
         return f"{self:.3g}"
 
-
-def _clean(values: Any) -> np.ndarray:
-    import numpy as np
-
-    array = np.asarray(values, dtype=float)
-    array = array[~np.isnan(array)]
-    if not array.size:
-        raise BenchmarkError(
-            "there is no value to summarize", remedy="look at the error column: every run of this arm failed"
-        )
-    return array
-
-
-def _draws(
-    array: np.ndarray, statistic: Callable, resamples: int, generator: np.random.Generator
-) -> np.ndarray:
-    import numpy as np
-
-    # In slices, so that 1,000 values times 2,000 draws do not need 16 MB at once on a small machine.
-    slice_size = max(1, 1_000_000 // array.size)
-    parts = [
-        statistic(array[generator.integers(0, array.size, (min(slice_size, resamples - at), array.size))])
-        for at in range(0, resamples, slice_size)
-    ]
-    return np.concatenate(parts)
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width as a share of the value: 0.05 is "plus or minus 5 %"."""
+        return (self.high - self.low) / 2 / abs(self.value) if self.value else float("inf")
 
 
 def _interval(value: float, draws: np.ndarray, n: int, level: float) -> Interval:
     import numpy as np
 
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high), n, level)
 
 
 def quantile(
-    values: Any, q: float, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = SEED
+    values: Any,
+    q: float,
+    *,
+    blocks: Sequence | None = None,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> Interval:
     """Return the `q` quantile of `values` with its interval; NaNs are left out.
+
+    Parameters
+    ----------
+    values : array-like or Sample
+        One value per run.
+    blocks : sequence, optional
+        The block of each run; without it every run is a block of its own.
 
     Raises
     ------
@@ -103,14 +100,25 @@ def quantile(
     """
     import numpy as np
 
-    array = _clean(values)
-    draws = _draws(array, lambda rows: np.quantile(rows, q, axis=-1), resamples, np.random.default_rng(seed))
-    return _interval(np.quantile(array, q), draws, array.size, level)
+    one = values if isinstance(values, bootstrap.Sample) else bootstrap.sample(values, blocks)
+    draws = bootstrap.draws(_quantile(q), one, resamples, np.random.default_rng(seed))
+    return _interval(np.quantile(one.flat, q), draws, one.n, level)
 
 
-def median(values: Any, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+def median(
+    values: Any,
+    *,
+    blocks: Sequence | None = None,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Interval:
     """Return the median with its interval; NaNs are left out."""
-    return quantile(values, 0.5, level=level, resamples=resamples, seed=seed)
+    return quantile(values, 0.5, blocks=blocks, level=level, resamples=resamples, seed=seed)
+
+
+def _quantile(q: float) -> Any:
+    return lambda rows: bootstrap.quantile_of_rows(rows, q)
 
 
 def ratio_of_medians(
@@ -118,7 +126,9 @@ def ratio_of_medians(
 ) -> Interval:
     """Return how many times larger one median is than another, with its interval.
 
-    Both samples are drawn again independently. On a noisy machine this travels better than the medians themselves.
+    Two samples that share blocks (`Sample`) are drawn in the same blocks, and only those both have are compared. Plain
+    values, and samples of which most blocks are not shared, are drawn independently. On a noisy machine a ratio travels
+    better than the medians themselves.
 
     Returns
     -------
@@ -132,14 +142,78 @@ def ratio_of_medians(
     """
     import numpy as np
 
-    above, below = _clean(numerator), _clean(denominator)
-    if np.median(below) <= 0:
+    above, below, paired = _pair(numerator, denominator)
+    if np.median(below.flat) <= 0:
         raise BenchmarkError("a ratio needs a positive denominator", remedy="compare measured durations")
     generator = np.random.default_rng(seed)
-    top = _draws(above, lambda rows: np.median(rows, axis=-1), resamples, generator)
-    bottom = _draws(below, lambda rows: np.median(rows, axis=-1), resamples, generator)
-    value = float(np.median(above) / np.median(below))
-    return _interval(value, top / bottom, min(above.size, below.size), level)
+    middle = _quantile(0.5)
+    if paired:
+        top, bottom = bootstrap.paired_draws(middle, above, below, resamples, generator)
+    else:
+        top, bottom = (bootstrap.draws(middle, one, resamples, generator) for one in (above, below))
+    value = float(np.median(above.flat) / np.median(below.flat))
+    return _interval(value, top / bottom, min(above.n, below.n), level)
+
+
+def _pair(numerator: Any, denominator: Any) -> tuple[Sample, Sample, bool]:
+    if not (isinstance(numerator, bootstrap.Sample) and isinstance(denominator, bootstrap.Sample)):
+        above, below = (
+            one if isinstance(one, bootstrap.Sample) else bootstrap.sample(one)
+            for one in (numerator, denominator)
+        )
+        return above, below, False
+    known = set(denominator.blocks)
+    shared = [block for block in numerator.blocks if block in known]
+    # Fewer would throw away more than pairing wins.
+    if 2 * len(shared) <= min(len(numerator.blocks), len(denominator.blocks)):
+        return numerator, denominator, False
+    return numerator.only(shared), denominator.only(shared), True
+
+
+def arm_rows(frame: pd.DataFrame, **arm: str) -> pd.DataFrame:
+    """Return the rows of one arm that count: it succeeded, and does not belong to the warm-up.
+
+    Parameters
+    ----------
+    **arm : str
+        Any of ``path``, ``engine``, ``mode``, ``workload``.
+    """
+    kept = frame["ok"].astype(bool)
+    if "warmup" in frame:
+        kept &= ~frame["warmup"].astype(bool)
+    for column, wanted in arm.items():
+        kept &= frame[column] == wanted
+    return frame[kept]
+
+
+def ratio(
+    frame: pd.DataFrame,
+    above: Mapping[str, str],
+    below: Mapping[str, str],
+    value: str = "total_ns",
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Interval:
+    """Return how many times longer one arm takes than another: the ratio of their medians, paired by block.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Tidy rows (`wasmlab.bench.store`).
+    above, below : mapping
+        Which rows: any of ``path``, ``engine``, ``mode``, ``workload``.
+    value : str
+        The column to compare.
+
+    Raises
+    ------
+    BenchmarkError
+        If an arm has no value.
+    """
+    top, bottom = (bootstrap.of_frame(arm_rows(frame, **arm), value) for arm in (above, below))
+    return ratio_of_medians(top, bottom, level=level, resamples=resamples, seed=seed)
 
 
 def summarize(
@@ -155,7 +229,7 @@ def summarize(
     Parameters
     ----------
     frame : DataFrame
-        Tidy rows (`wasmlab.bench.store`); failed runs are counted but not measured.
+        Tidy rows (`wasmlab.bench.store`); failed runs and those of the warm-up are counted but not measured.
     value : str
         The column to summarize.
     scale : float
@@ -164,28 +238,31 @@ def summarize(
     Returns
     -------
     DataFrame
-        Columns: those of `by`, ``n, failed, median, low, high, p95, p95_low, p95_high, least``; medians are NaN for an
-        arm whose every run failed.
+        Columns: those of `by`, ``n, failed, median, low, high, p95, p95_low, p95_high, least, warmup``; medians are NaN
+        for an arm whose every run failed.
     """
     import numpy as np
     import pandas as pd
 
     rows = []
     for key, group in frame.groupby(list(by), sort=False, dropna=False, observed=True):
-        ok = group["ok"].astype(bool)
-        values = group.loc[ok, value].dropna().astype(float) * scale
+        kept = arm_rows(group)
+        kept = kept[kept[value].notna()]
+        failed = int((~group["ok"].astype(bool)).sum())
         row: dict[str, Any] = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
-        row |= {"n": len(values), "failed": int((~ok).sum())}
-        if len(values):
-            middle, tail = median(values, seed=seed), quantile(values, 0.95, seed=seed)
+        row |= {"n": len(kept), "failed": failed}
+        if len(kept):
+            one = bootstrap.of_frame(kept, value, scale=scale)
+            middle, tail = median(one, seed=seed), quantile(one, 0.95, seed=seed)
             row |= {"median": middle.value, "low": middle.low, "high": middle.high}
             row |= {
                 "p95": tail.value,
                 "p95_low": tail.low,
                 "p95_high": tail.high,
-                "least": float(values.min()),
+                "least": float(one.flat.min()),
             }
         else:
             row |= dict.fromkeys(("median", "low", "high", "p95", "p95_low", "p95_high", "least"), np.nan)
+        row["warmup"] = int(group["warmup"].astype(bool).sum()) if "warmup" in group else 0
         rows.append(row)
     return pd.DataFrame(rows)

@@ -5,6 +5,7 @@ Columns
 run_id : session and number of the run, unique across pooled files
 session : when the measurement began and a random tail
 block : number of the randomized block
+warmup : the run belongs to the warm-up (`wasmlab.bench.warmup`): kept, but not summarized
 path, engine, engine_version, mode, workload, module_digest : the arm, exactly
 ok, error, exit_code : a failed run stays, with what went wrong
 first_byte_ns : from asking (local: the request; node: the API write begins) to the first byte of output
@@ -22,12 +23,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.bench.environment import describe, fingerprint_id, now_utc
+from wasmlab.bench import pooling
+from wasmlab.bench.environment import describe, now_utc
 from wasmlab.bench.phases import ENGINE_PHASES, POD_MOMENTS
 from wasmlab.errors import BenchmarkError
 from wasmlab.paths import atomic_write
@@ -58,6 +61,7 @@ COLUMNS = (
     "run_id",
     "session",
     "block",
+    "warmup",
     "path",
     "engine",
     "engine_version",
@@ -71,6 +75,7 @@ COLUMNS = (
     "started_at",
     "fingerprint",
 )
+_FLAGS = ("ok", "warmup")
 BUSY_SHARE = 0.3
 _METADATA_KEY = b"wasmlab"
 _FORMAT = 1
@@ -118,8 +123,8 @@ class Results:
             values = [row.get(column) for row in self.rows]
             if column in _TEXT:
                 table[column] = pd.Series(values, dtype="object")
-            elif column == "ok":
-                table[column] = pd.Series(values, dtype="bool")
+            elif column in _FLAGS:
+                table[column] = pd.Series([bool(value) for value in values], dtype="bool")
             else:
                 table[column] = pd.Series(values, dtype="Int64")
         return pd.DataFrame(table)
@@ -150,7 +155,9 @@ class Results:
         import pyarrow.parquet as pq
 
         fields = [
-            pa.field(column, pa.string() if column in _TEXT else pa.bool_() if column == "ok" else pa.int64())
+            pa.field(
+                column, pa.string() if column in _TEXT else pa.bool_() if column in _FLAGS else pa.int64()
+            )
             for column in COLUMNS
         ]
         meta = self.meta()
@@ -218,29 +225,26 @@ def pool(results: Sequence[Results]) -> Results:
     Raises
     ------
     BenchmarkError
-        If there are none, if their fingerprints differ (the message says in what), or if one is there twice.
+        If there are none, if they differ in what matters (`wasmlab.bench.pooling`; the message says in what), or if one
+        is there twice.
     """
     if not results:
         raise BenchmarkError("there is nothing to pool", remedy="give at least one results file")
-    versions = {one.environment.get("kubernetes"): one.environment for one in results}
-    first = next(
-        (facts for version, facts in versions.items() if version is not None), results[0].environment
-    )
-    for other in results:
-        facts = other.environment
-        if facts.get("kubernetes") is None:
-            facts = {**facts, "kubernetes": first.get("kubernetes")}
-        if fingerprint_id(facts) != fingerprint_id(first):
+    for one, other in combinations(results, 2):
+        found = pooling.differences(one, other)
+        if found:
             raise BenchmarkError(
-                f"these were not measured in the same environment: {_differences(first, facts)}",
+                f"these were not measured in the same environment: {pooling.describe(found)}",
                 remedy="summarize them apart, and compare ratios instead of times",
             )
+    facts = [one.environment for one in results]
+    environment = next((one for one in facts if one.get("kubernetes") is not None), facts[0])
     rows = [row for one in results for row in one.rows]
     if len({row["run_id"] for row in rows}) != len(rows):
         raise BenchmarkError("a measurement would be counted twice", remedy="give each results file once")
     return Results(
         rows,
-        first,
+        environment,
         [entry for one in results for entry in one.conditions],
         {
             "pooled": [one.plan for one in results],
@@ -248,11 +252,6 @@ def pool(results: Sequence[Results]) -> Results:
         },
         {key: value for one in results for key, value in one.extra.items()},
     )
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    keys = [key for key in {**a, **b} if key != "id" and a.get(key) != b.get(key)]
-    return "; ".join(f"{key} is {a.get(key)!r} here and {b.get(key)!r} there" for key in keys) or "ids differ"
 
 
 def load_all(directory: Path) -> Results:
