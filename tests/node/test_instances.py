@@ -38,7 +38,7 @@ class Lab:
         run = await self.runtime.start(engine, run_id, wanted, artifact, self.directory / f"{run_id}.log")
         self.runs.append(run)
         return SimpleNamespace(
-            record=ContainerRecord(run_id.container, "image"), engine=engine, current=run_id
+            record=ContainerRecord(run_id.container, "image"), engine=engine, current=run_id, instances=set()
         )
 
 
@@ -94,10 +94,13 @@ async def test_one_that_takes_too_long_is_ended(lab: Lab) -> None:
 async def test_who_asked_may_give_up_and_nothing_stays(lab: Lab) -> None:
     container = await lab.container("loop")
     asking = asyncio.create_task(instances.run(lab, container, [], timeout_s=None))
-    sandbox = await lab.runtime.sandbox("wasmtime")    await left(sandbox, 2)
+    sandbox = await lab.runtime.sandbox("wasmtime")
+    await left(sandbox, 2)
+    assert len(container.instances) == 1
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking    await left(sandbox, 1)
+        await asking
+    await left(sandbox, 1)
 
 
 async def test_output_beyond_what_is_kept_is_dropped_and_does_not_block(lab: Lab) -> None:
@@ -106,6 +109,18 @@ async def test_output_beyond_what_is_kept_is_dropped_and_does_not_block(lab: Lab
     assert answer.outcome is not None
     assert answer.outcome.exit_code == 0
     assert len(answer.output) == 100
+
+
+async def test_they_end_with_their_container(lab: Lab) -> None:
+    container = await lab.container("loop")
+    asking = asyncio.create_task(instances.run(lab, container, [], timeout_s=None))
+    sandbox = await lab.runtime.sandbox("wasmtime")
+    await left(sandbox, 2)
+    await instances.end_all(container)
+    answer = await asyncio.wait_for(asking, 20)
+    assert answer.outcome is not None
+    assert answer.outcome.exit_code == 137
+    assert container.instances == set()
 
 
 async def test_a_container_that_does_not_run_has_no_sandbox(lab: Lab) -> None:

@@ -97,6 +97,7 @@ class ContainerTask:
         self.record = record
         self.engine = engine
         self.runs = runs
+        self.instances: set[Run] = set()  # what runs beside it: probes, hooks, kubectl exec
         self.adopt: RunId | None = None
         self.crash = CrashBackoff(intervals.backoff_base_s, intervals.backoff_cap_s)
         self._task: asyncio.Task[None] | None = None

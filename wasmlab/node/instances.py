@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +35,7 @@ class Container(Protocol):
 
     record: ContainerRecord
     engine: str
+    instances: set[Run]  # those that run beside it
 
     @property
     def current(self) -> RunId | None:
@@ -91,20 +92,41 @@ async def start(
         node.runtime.start_beside(container.engine, spec, (stdin, stdout, stderr))
     )
     try:
-        return await asyncio.shield(starting)
+        run = await asyncio.shield(starting)
     except asyncio.CancelledError:
         starting.add_done_callback(_unwanted)  # nobody may leave an instance behind that nobody knows
         raise
+    container.instances.add(run)
+    _keep(_discard_ended(container, run))
+    if container.current != run_id:  # it ended meanwhile, and its end has seen none of this
+        await _end(run)
+    return run
+
+
+async def end_all(container: Container) -> None:
+    """End what runs beside a container; it has ended."""
+    for run in list(container.instances):
+        await _end(run)
 
 
 def _unwanted(starting: asyncio.Future[Run]) -> None:
     if not starting.cancelled() and starting.exception() is None:
-        task = asyncio.ensure_future(_end(starting.result()))
-        _endings.add(task)
-        task.add_done_callback(_endings.discard)
+        _keep(_end(starting.result()))
 
 
-_endings: set[asyncio.Future[None]] = set()
+def _keep(work: Coroutine[None, None, None]) -> None:
+    task = asyncio.ensure_future(work)
+    _tasks.add(task)  # the loop itself holds tasks weakly
+    task.add_done_callback(_tasks.discard)
+
+
+_tasks: set[asyncio.Future[None]] = set()
+
+
+async def _discard_ended(container: Container, run: Run) -> None:
+    with contextlib.suppress(SandboxError):
+        await run.wait()
+    container.instances.discard(run)
 
 
 async def _end(run: Run) -> None:
