@@ -23,7 +23,7 @@ from wasmlab.node.backoff import Backoff, CrashBackoff
 from wasmlab.node.images import PullFailed
 from wasmlab.node.kubeapi import Json
 from wasmlab.node.records import ContainerRecord, Ended
-from wasmlab.node.runtime import RunId
+from wasmlab.node.runtime import NotRecorded, RunId
 from wasmlab.node.services import Services
 from wasmlab.node.spans import PodSpans
 from wasmlab.node.states import State
@@ -175,7 +175,7 @@ class ContainerTask:
             run = await self._services.runtime.attach(self.engine, run_id)
         except (KeyError, SandboxError) as error:
             log.warning("a run is lost", pod=podspec.key(self._pod.pod), run=run_id, error=error)
-            return await self._ended(outcomes.lost(self._pod.start_time, time.time(), str(run_id)), 0.0)
+            return await self._ended(outcomes.lost(self._pod.start_time, time.time(), str(run_id)))
         log.info("took up a run", pod=podspec.key(self._pod.pod), run=run_id, ended=run.done)
         began = self._services.runtime.started_at(run_id) or self._pod.start_time
         return await self._follow(run, run_id, began)
@@ -240,13 +240,20 @@ class ContainerTask:
             self.record.move(State.CREATING)
         self._pod.spans.mark("compiled")
         path = self.log_path(self.record.restarts)
-        self._interruptible = False  # from here on the run is on record
+        self._event(events.NORMAL, "Created", "Container created")
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self._pod.directory, 0o700)
-            self._event(events.NORMAL, "Created", "Container created")
-            run = await self._services.runtime.start(self.engine, run_id, spec, artifact, path)
-        except (WasmlabError, OSError) as error:
+            while True:
+                self._interruptible = False  # from here on the run is on record
+                try:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(self._pod.directory, 0o700)
+                    run = await self._services.runtime.start(self.engine, run_id, spec, artifact, path)
+                    break
+                except (NotRecorded, OSError) as error:  # a full disk, say: it never began, and may begin later
+                    self._interruptible = True
+                    await self._config_error(states.CREATE_ERROR, _message(error))
+                self.record.move(State.CREATING)
+        except WasmlabError as error:
             log.error(
                 "cannot start a module", pod=podspec.key(self._pod.pod), run=run_id, error=_message(error)
             )
@@ -269,7 +276,7 @@ class ContainerTask:
 
     async def _not_started(self, error: BaseException, run_id: RunId) -> bool:
         self._event(events.WARNING, "Failed", f"Error: {_message(error)}")
-        return await self._ended(outcomes.start_error(_message(error), time.time(), str(run_id)), 0.0)
+        return await self._ended(outcomes.start_error(_message(error), time.time(), str(run_id)))
 
     async def _follow(self, run: Run, run_id: RunId, began: float) -> bool:
         """RUNNING, until it has ended."""
@@ -281,7 +288,7 @@ class ContainerTask:
         record.run_id = str(run_id)
         record.started_at = began
         record.move(State.RUNNING)
-        told_ns = time.monotonic_ns()
+        told_ns = ended_ns = time.monotonic_ns()
         if not run.done:
             self._pod.changed(Urgency.HELD)
         try:
@@ -290,8 +297,10 @@ class ContainerTask:
             outcome = await self._services.runtime.outcome(self.engine, run_id, run)
             end = outcomes.ended(outcome, str(run_id))
             # When the module began, by the sandbox; this agent was told a little later, under load after the end.
-            spawned = outcome.span("spawn")
-            self._pod.spans.mark("started", spawned.end_ns if spawned is not None else told_ns)
+            spawned, reaped = outcome.span("spawn"), outcome.span("reaped")
+            told_ns = spawned.end_ns if spawned is not None else told_ns
+            ended_ns = reaped.end_ns if reaped is not None else time.monotonic_ns()
+            self._pod.spans.mark("started", told_ns)
             first = outcome.span("first_byte")
             if first is not None:
                 self._pod.spans.mark("first_byte", first.end_ns)
@@ -301,9 +310,9 @@ class ContainerTask:
         finally:
             self._run = None
         self._pod.spans.mark("exited")
-        return await self._ended(end, end.finished_at - end.started_at)
+        return await self._ended(end, max(0, ended_ns - told_ns) / 1e9, ended_ns)
 
-    async def _ended(self, end: Ended, ran_s: float) -> bool:
+    async def _ended(self, end: Ended, ran_s: float = 0.0, ended_ns: int | None = None) -> bool:
         """EXITED: what next? True, after its back-off, if the container is to be started again."""
         record = self.record
         record.move(State.EXITED)
@@ -326,7 +335,9 @@ class ContainerTask:
             record.move(State.CRASH_BACKOFF, states.CRASH_LOOP, message)
             self._pod.changed(Urgency.NOW)
             self._interruptible = True
-            await asyncio.sleep(max(0.0, end.finished_at + wait_s - time.time()))
+            # By CLOCK_MONOTONIC, which all agents and zygotes of one boot share: the wall clock may be stepped.
+            waited_s = (time.monotonic_ns() - ended_ns) / 1e9 if ended_ns is not None else 0.0
+            await asyncio.sleep(wait_s - min(max(0.0, waited_s), wait_s))
         await self._forget_old()
         record.restarts += 1
         return True

@@ -65,6 +65,7 @@ class Pending:
     first: float
     last: float
     count: int = 1
+    queued_at: float = field(default_factory=time.monotonic)
 
 
 Key = tuple[str, str, str, str]
@@ -182,7 +183,7 @@ class Recorder:
     def _may_wait(self) -> bool:
         if not self._queue or len(self._queue) > _QUEUE // 2 or not self._loaded():
             return False
-        return time.time() - next(iter(self._queue.values())).first < _PATIENCE_S
+        return time.monotonic() - next(iter(self._queue.values())).queued_at < _PATIENCE_S
 
     async def drain(self, timeout_s: float) -> None:
         """Write what is queued, for at most so long (at the end of the agent)."""

@@ -119,7 +119,7 @@ class Registration:
         status = nodeobject.status(self._facts, now, self._conditions)
         answer = await self._api.patch(f"{self._path}/status", {"status": status}, STRATEGIC)
         self._conditions = answer.get("status", {}).get("conditions") or []
-        self._reported_at = now
+        self._reported_at = time.monotonic()
 
     async def renew(self) -> None:
         """Renew the Lease, creating it if need be."""
@@ -147,7 +147,7 @@ class Registration:
         changed = disk.full != self._facts.disk.full
         self._facts = dataclasses.replace(self._facts, disk=disk)
         try:
-            if changed or time.time() - self._reported_at >= self._config.intervals.node_report_s:
+            if changed or time.monotonic() - self._reported_at >= self._config.intervals.node_report_s:
                 if changed:
                     log.warning("disk", full=disk.full, free_bytes=disk.free_bytes)
                 await self.report()

@@ -13,6 +13,7 @@ KubeletConfiguration ``containerLogMaxSize`` (10Mi) and ``containerLogMaxFiles``
 from __future__ import annotations
 
 import asyncio
+import calendar
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -23,11 +24,26 @@ from wasmlab.node import log
 MAX_BYTES = 10 << 20
 MAX_FILES = 5
 _PERIOD_S = 10.0
+_FORMAT = "%Y%m%d-%H%M%S"
 
 
 def rotated(path: Path) -> list[Path]:
     """The renamed logs of a log, oldest first."""
     return sorted(path.parent.glob(path.name + ".*"))
+
+
+def _stamp(unix_s: float) -> str:
+    return time.strftime(_FORMAT, time.gmtime(unix_s))
+
+
+def _after(path: Path) -> Path:
+    """The name that a log rotated one second after `path` has."""
+    head, _, stamp = path.name.rpartition(".")
+    try:
+        moment = calendar.timegm(time.strptime(stamp, _FORMAT))
+    except ValueError:  # somebody else's file
+        return path.with_name(f"{path.name}x")
+    return path.with_name(f"{head}.{_stamp(moment + 1)}")
 
 
 async def rotate(path: Path, reopen: Callable[[], Awaitable[None]], *, max_files: int = MAX_FILES) -> None:
@@ -42,10 +58,13 @@ async def rotate(path: Path, reopen: Callable[[], Awaitable[None]], *, max_files
     max_files : int
         How many files may be left, the current one included.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    target = path.with_name(f"{path.name}.{stamp}")
-    if target.exists():
+    target = path.with_name(f"{path.name}.{_stamp(time.time())}")
+    before = rotated(path)
+    if before and target.name == before[-1].name:
         return  # it was rotated within this very second; next time
+    if before and target.name < before[-1].name:
+        # The wall clock was set back. The name must still sort last, or the youngest file would go as the oldest.
+        target = _after(before[-1])
     path.rename(target)
     try:
         await reopen()

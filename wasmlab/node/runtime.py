@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ from wasmlab.node import log
 if TYPE_CHECKING:
     from wasmlab.engines.cache import CompileCache
     from wasmlab.sandbox import AsyncSandbox, Outcome, Run, RunSpec
+
+# Failures of the machine and not of the run: the types that an OSError has by its errno.
+_MACHINE = frozenset({"OSError", "FileNotFoundError", "PermissionError", "BlockingIOError", "InterruptedError"})
+_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class RunId:
         if len(parts) != 3 or not parts[2].isdigit():
             return None
         return cls(parts[0], parts[1], int(parts[2]))
+
+
+class NotRecorded(SandboxError):
+    """The sandbox could not take a run because the machine would not let it (a full disk, no descriptors): nothing was
+    begun, and the same run may be tried again."""
 
 
 class Runtime:
@@ -114,26 +124,53 @@ class Runtime:
         async with self._compiling:
             return await asyncio.to_thread(self._cache.artifact, adapter, spec.module, spec.digest, spec=spec)
 
-    async def start(self, engine: str, run_id: RunId, spec: RunSpec, artifact: Path, log_path: Path) -> Run:
-        """Start a run that has never been started before.
+    async def start(
+        self,
+        engine: str,
+        run_id: RunId,
+        spec: RunSpec,
+        artifact: Path,
+        log_path: Path,
+        *,
+        stdin: Sequence[int] = (),
+    ) -> Run:
+        """Start a run that has never been started before; `stdin` as `wasmlab.node.stdin.make` gives it.
 
         Raises
         ------
+        NotRecorded
+            Nothing was begun; it may be tried again.
         SandboxError
-            It was, or the sandbox cannot be reached.
+            The sandbox refuses it.
         """
-        for last in (False, True):
-            sandbox = await self.sandbox(engine)
+        while True:
+            sandbox = await self._sandbox_now(engine)
             try:
                 async with self._starting:
-                    return await sandbox.start(str(run_id), spec, log_path=log_path, artifact=artifact)
+                    return await sandbox.start(
+                        str(run_id), spec, log_path=log_path, fds=stdin, artifact=artifact
+                    )
             except WorkerLost:
-                if last:
-                    raise
                 # The zygote died under it. Whether the run was begun is on record; only if not may it be begun again.
-                with contextlib.suppress(KeyError):
+                with contextlib.suppress(KeyError, WorkerLost):
                     return await self.attach(engine, run_id)
-        raise AssertionError("unreachable")
+            except SandboxError as error:
+                kind = error.context.get("kind")
+                if kind == "FileExistsError":
+                    # Begun by a request whose answer was lost. It is never begun twice: go on with the one there is.
+                    with contextlib.suppress(KeyError, WorkerLost):
+                        return await self.attach(engine, run_id)
+                elif kind in _MACHINE:
+                    raise NotRecorded(error.message, remedy=error.remedy, kind=kind) from error
+                else:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _sandbox_now(self, engine: str) -> AsyncSandbox:
+        try:
+            return await self.sandbox(engine)
+        except (SandboxError, OSError) as error:
+            raise NotRecorded(f"the {engine} sandbox cannot be had: {error}") from error
 
     async def start_beside(self, engine: str, spec: RunSpec, fds: tuple[int, int, int]) -> Run:
         """Start a run that is not recorded: it ends with this agent (a probe, a hook, ``kubectl exec``).
@@ -173,14 +210,15 @@ class Runtime:
         SandboxError
             Nothing is known.
         """
-        try:
-            return await run.wait()
-        except WorkerLost as error:
-            log.warning("lost a zygote", engine=engine, run=run_id, error=error.message)
+        while True:
             try:
-                return await (await self.attach(engine, run_id)).wait()
-            except KeyError:
-                raise error from None
+                return await run.wait()
+            except WorkerLost as error:
+                log.warning("lost a zygote", engine=engine, run=run_id, error=error.message)
+                try:
+                    run = await self.attach(engine, run_id)
+                except KeyError:
+                    raise error from None
 
     def started_at(self, run_id: RunId) -> float | None:
         """When a recorded run began, unix seconds, if that was written down."""
@@ -206,12 +244,29 @@ class Runtime:
         return found
 
     async def attach(self, engine: str, run_id: RunId) -> Run:
-        """Take up a recorded run."""
-        return await (await self.sandbox(engine)).attach(str(run_id))
+        """Take up a recorded run, through the loss of zygotes.
+
+        Raises
+        ------
+        KeyError
+            It is not on record.
+        """
+        while True:
+            try:
+                return await (await self._sandbox_now(engine)).attach(str(run_id))
+            except WorkerLost as error:
+                log.debug("lost a zygote while asking it", run=run_id, error=error.message)
+            except NotRecorded as error:  # no zygote can be had now: what became of the run will be known later
+                log.warning("cannot ask for a run; trying on", run=run_id, error=error.message)
+            await asyncio.sleep(_AGAIN_S)
 
     async def reopen_log(self, engine: str, run_id: RunId) -> None:
         """Have a running module's output go to a new file under the name of its log."""
         await (await self.sandbox(engine)).reopen_log(str(run_id))
+
+    async def close_stdin(self, engine: str, run_id: RunId) -> None:
+        """Let a running module's input be at its end."""
+        await (await self.sandbox(engine)).close_stdin(str(run_id))
 
     async def forget(self, engine: str, run_id: RunId) -> None:
         """Remove the record of a run that has ended."""

@@ -32,9 +32,16 @@ class PodSpans:
 
 
 class SpanLog:
-    """Appends to the file; a line is one write, so readers never see half of one."""
+    """Appends to the file; a line is one write, so readers never see half of one.
+
+    Attributes
+    ----------
+    dropped : int
+        Lines that the disk did not take.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.dropped = 0
         self._path = path
         self._file = path.open("ab", buffering=0)
 
@@ -47,11 +54,16 @@ class SpanLog:
             "engine": engine,
             "spans": [[p, spans.seen_ns, spans.ends[p]] for p in PHASES if p in spans.ends],
         }
-        self._file.write(orjson.dumps(line) + b"\n")
-        if self._file.tell() > _ROTATE_BYTES:
-            self._file.close()
-            self._path.replace(self._path.with_suffix(".1.jsonl"))
-            self._file = self._path.open("ab", buffering=0)
+        try:
+            self._file.write(orjson.dumps(line) + b"\n")
+            if self._file.tell() > _ROTATE_BYTES:
+                self._path.replace(self._path.with_suffix(".1.jsonl"))
+                fresh = self._path.open("ab", buffering=0)
+                self._file.close()
+                self._file = fresh
+        except OSError:
+            # A full disk. Spans are for measurements; nothing that a pod waits for may hang on them.
+            self.dropped += 1
 
     def close(self) -> None:
         """Close the file."""

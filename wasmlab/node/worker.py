@@ -58,6 +58,7 @@ class PodWorker:
         status = pod.get("status") or {}
         start = status.get("startTime")
         self.start_time = parse_time(start) if start else time.time()
+        self._begun_before = bool(start)
         # A pod that was over before this agent knew it is not run; its runs on record serve only its logs.
         self.over = self._was_over = status.get("phase") in ("Succeeded", "Failed")
         self.stopping = False
@@ -281,7 +282,9 @@ class PodWorker:
         self.changed(Urgency.NOW)
 
     async def _deadline(self, seconds: float) -> None:
-        await asyncio.sleep(max(0.0, self.start_time + seconds - time.time()))
+        # Only what an earlier agent began is counted by the wall clock, which may have been stepped since.
+        left_s = self.start_time + seconds - time.time() if self._begun_before else seconds
+        await asyncio.sleep(min(seconds, max(0.0, left_s)))
         self._verdict = Verdict("Failed", DEADLINE_REASON, DEADLINE_MESSAGE)
         self._event(events.NORMAL, DEADLINE_REASON, DEADLINE_MESSAGE)
         grace = self.pod["spec"].get("terminationGracePeriodSeconds")
