@@ -61,15 +61,6 @@ def test_plots_and_results_are_left(reports: Path) -> None:
     assert not cold.failures and not cold.is_recorded
 
 
-@pytest.mark.parametrize("number", ["06", "07", "08", "09"])
-def test_the_recorded_run_can_be_shown_in_place_of_measuring(number: str, tmp_path: Path) -> None:
-    paths = execute.select(execute.find_directory(), [number])
-    (result,) = execute.run(execute.plan(paths, {"source": "recorded"}), tmp_path)
-    assert result.status == "ok", result.error
-    assert "recorded" in (tmp_path / f"{result.name}.html").read_text()
-    assert not list((tmp_path / "results").glob("*"))
-
-
 def test_pods_of_both_paths_come_from_one_machine() -> None:
     shown = measure.both_paths(None)
     assert shown.is_recorded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from pathlib import Path
 
@@ -46,9 +45,14 @@ def test_a_recording_that_cannot_be_read_is_told(tmp_path: Path, content: str | 
         Transcript("toy", live=False, recording=path)
 
 
-def test_the_recording_of_the_lab_names_no_machine(repository: Path) -> None:
-    text = (repository / "data/recorded/runtime_class.json").read_text()
-    about = json.loads(text)["about"]
-    assert about["date"] and "cores" in about["machine"]
-    for private in (platform.node(), "/root", "/tmp", "/work"):
-        assert private not in text
+def test_a_recording_shows_no_other_settings_than_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WASMLAB_REPORTS", str(tmp_path))
+    play = Transcript("toy", live=True, settings={"engine": "wasmtime"})
+    play("said", lambda: "hello")
+    kept = play.keep()
+    same = Transcript("toy", live=False, settings={"engine": "wasmtime"}, recording=kept)
+    assert same("said", never) == "hello"
+    with pytest.raises(NotebookError, match="made with engine=wasmtime; it cannot show engine=wasmer"):
+        Transcript("toy", live=False, settings={"engine": "wasmer"}, recording=kept)

@@ -48,7 +48,7 @@ def canvas(width: float = 7.2, height: float = 3.2) -> tuple[Figure, Axes]:
         return figure, figure.subplots()
 
 
-def show(figure: Figure, name: str, alt: str) -> None:
+def show(figure: Figure, name: str, alt: str, *, recorded: str = "") -> None:
     """Show a figure and keep it as ``plots/<name>.png``.
 
     Parameters
@@ -59,6 +59,8 @@ def show(figure: Figure, name: str, alt: str) -> None:
         Starts with the number of the notebook, so that the plots sort like the notebooks.
     alt : str
         What the figure shows, for readers who do not see it.
+    recorded : str
+        When and where it was recorded, written below a figure that does not say so itself (`wasmlab.plots` do).
     """
     from IPython.display import Image, display
 
@@ -66,10 +68,22 @@ def show(figure: Figure, name: str, alt: str) -> None:
 
     path = reports("plots") / f"{name}.png"
     with plots.style():
+        if recorded:
+            plots.mark_recorded(figure, recorded)
+        # A picture is copied out of its page: what it shows, and that it is recorded, goes along.
+        about = {"Description": alt, **({"Comment": told} if (told := _recorded(figure)) else {})}
         # Twice the pixels of its size on the page: sharp on any screen. No software version: the same figure, the
         # same bytes.
-        figure.savefig(path, dpi=200, metadata={"Software": None})
+        figure.savefig(path, dpi=200, metadata={"Software": None, **about})
     display(Image(filename=str(path), width=round(figure.get_figwidth() * 100), alt=alt))
+
+
+def _recorded(figure: Figure) -> str:
+    """Return the line of a figure that says that it is recorded; empty if none does."""
+    from matplotlib.text import Text
+
+    lines = (line for text in figure.findobj(Text) for line in text.get_text().splitlines())
+    return next((line for line in lines if line.startswith("recorded ")), "")
 
 
 def table(rows: Any, *, formats: Mapping[str, str] | None = None) -> Any:

@@ -83,6 +83,17 @@ def gathered(name: str, source: str) -> Results:
     return _recorded(None)
 
 
+def live(source: str) -> bool:
+    """Return whether a notebook carries things out: True for ``"live"``, False for ``"recorded"``.
+
+    Raises
+    ------
+    NotebookError
+        If `source` is neither.
+    """
+    return _known(source) == "live"
+
+
 def pods_of(cluster: Cluster, node: ContainerdNode, plan: Plan) -> Results:
     """Carry out a plan of Pods on a container node that runs; nothing is kept."""
     from wasmlab.bench import environment, runner

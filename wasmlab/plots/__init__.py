@@ -9,6 +9,7 @@ The figures belong to no pyplot state, so that a notebook shows each one once: w
 from wasmlab.plots.burst import burst
 from wasmlab.plots.cold_start import cold_start
 from wasmlab.plots.execution import execution
+from wasmlab.plots.labels import mark_recorded
 from wasmlab.plots.phases import start_phases
 from wasmlab.plots.style import ENGINE_COLORS, STYLE, LabFigure, save, style
 from wasmlab.plots.waterfall import ORDINARY, pod_waterfall, run_waterfall, where_time_goes
@@ -21,6 +22,7 @@ __all__ = [
     "burst",
     "cold_start",
     "execution",
+    "mark_recorded",
     "pod_waterfall",
     "run_waterfall",
     "save",

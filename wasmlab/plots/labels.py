@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from wasmlab.plots.style import INK, PALE
+from wasmlab.plots.style import INK, PALE, RECORDED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +72,13 @@ def _subtitle(figure: Figure, text: str, *, marked: bool) -> None:
         va="top",
         fontsize=8.8,
         linespacing=1.45,
-        color="#8A3B00" if marked else PALE,
+        color=RECORDED if marked else PALE,
     )
+
+
+def mark_recorded(figure: Figure, text: str) -> None:
+    """Write below a figure without a heading of `heading`'s kind that it is recorded, when, and on what machine."""
+    figure.supxlabel(text, x=0.99, ha="right", fontsize=8.8, color=RECORDED)
 
 
 def log_milliseconds(axis: Axes, *, margin: float = 1.15) -> None:

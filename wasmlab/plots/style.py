@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 ENGINE_COLORS = {"wasmtime": "#0072B2", "wasmer": "#D55E00", "runc": "#009E73", "native": "#7A7A7A"}
 
 INK, PALE, GRID = "#222222", "#6B6B6B", "#E3E3E3"
+# What was not measured just now says so in a color of its own.
+RECORDED = "#8A3B00"
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 100,
