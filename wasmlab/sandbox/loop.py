@@ -1,4 +1,7 @@
-"""A small epoll loop with timers. Not asyncio: it is inherited by every worker, so each page of it counts."""
+"""A small epoll loop with timers, for processes that fork: zygotes and shims.
+
+Not asyncio: that is not made for forking, and what a worker inherits should weigh nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,27 @@ import itertools
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
+_LONGEST_WAIT_S = 3600.0
 
 
 class Loop:
-    """Calls a handler for each descriptor that is ready, and actions when their time has come."""
+    """Calls a handler for each descriptor that is ready, and actions when their time has come.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    tolerant : bool
+        What a handler raises is printed to stderr and the loop goes on: for a process that serves several, of whom one
+        must not fail for another's trouble. Otherwise it ends the loop.
+    """
+
+    def __init__(self, *, tolerant: bool = False) -> None:
+        self._tolerant = tolerant
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -60,18 +73,39 @@ class Loop:
         """Run what is due, then wait at most `longest_s` for events and deal with them; say whether there were any."""
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2]()
+            self._call(heapq.heappop(self._timers)[2])
         if self.ending:
             return True
         if self._timers:
-            longest_s = min(longest_s, self._timers[0][0] - now)
+            longest_s = min(longest_s, self._timers[0][0] - time.monotonic())
         events = self._epoll.poll(max(0.0, longest_s))
         for fd, event in events:
             # A handler before it may have closed this one.
             handler = self._handlers.get(fd)
             if handler is not None:
-                handler(event)
+                self._call(handler, event)
         return bool(events)
+
+    def run(self) -> None:
+        """Serve until `ending`."""
+        while not self.ending:
+            self.step(_LONGEST_WAIT_S)
+
+    def _call(self, action: Callable[..., None], *arguments: int) -> None:
+        if not self._tolerant:
+            action(*arguments)
+            return
+        try:
+            action(*arguments)
+        except Exception:
+            import traceback  # rarely needed, and not small
+
+            traceback.print_exc(file=sys.stderr)
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        """Let go of the kernel object."""
+        self._epoll.close()
 
     def end_on(self, *signals: int) -> None:
         """Let signals set `ending`; they wake the loop."""

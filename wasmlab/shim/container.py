@@ -17,9 +17,9 @@ from wasmlab.shim.rpc import FAILED_PRECONDITION, NOT_FOUND, Call, RpcError
 from wasmlab.shim.verdict import End, read
 
 if TYPE_CHECKING:
+    from wasmlab.sandbox.loop import Loop
     from wasmlab.sandbox.spec import Outcome
     from wasmlab.shim.bundle import Bundle
-    from wasmlab.shim.loop import Loop
     from wasmlab.shim.spans import Spans
     from wasmlab.shim.stdio import Console, Streams
     from wasmlab.shim.worker import Pause, Worker
@@ -102,7 +102,7 @@ class Task:
 
     def _reap(self, loop: Loop, worker: Worker | Pause, ended: Callable[[Task, End], None]) -> None:
         _, status, usage = os.wait4(worker.pid, 0)
-        while loop.watched(worker.sock.fileno()):
+        while loop.watches(worker.sock.fileno()):
             self._hear(loop, worker, None)  # what it said last
         loop.unwatch(worker.pidfd)
         worker.close()

@@ -14,8 +14,8 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from wasmlab.sandbox.loop import READ, WRITE, Loop
 from wasmlab.shim.frames import REQUEST, RESPONSE, Decoder, encode
-from wasmlab.shim.loop import READ, WRITE, Loop
 from wasmlab.shim.pb import events_pb2, ttrpc_pb2
 
 _SERVICE, _METHOD = "containerd.services.events.ttrpc.v1.Events", "Forward"
@@ -152,7 +152,7 @@ class Publisher:
         except OSError:
             self._lost()
             return
-        self._loop.modify(self._sock.fileno(), READ | WRITE if self._outbox else READ)
+        self._loop.want(self._sock.fileno(), READ | WRITE if self._outbox else READ)
 
     def _read(self) -> None:
         assert self._sock is not None

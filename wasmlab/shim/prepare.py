@@ -18,7 +18,7 @@ from wasmlab.errors import WasmlabError
 if TYPE_CHECKING:
     from wasmlab.engines.base import Engine
     from wasmlab.engines.spec import RunSpec
-    from wasmlab.shim.loop import Loop
+    from wasmlab.sandbox.loop import Loop
 
 Then = Callable[["RunSpec", Path | str], None]
 """Called with the spec (its digest filled in) and the artifact, or with the reason why there is none."""

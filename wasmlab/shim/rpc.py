@@ -8,8 +8,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from wasmlab.sandbox.loop import READ, WRITE, Loop
 from wasmlab.shim.frames import REQUEST, RESPONSE, Decoder, encode
-from wasmlab.shim.loop import READ, WRITE, Loop
 from wasmlab.shim.pb import ttrpc_pb2
 
 # google.rpc.Code, as containerd's errdefs understand them.
@@ -106,14 +106,14 @@ class Connection:
             frame = frame[sent:]
             if not frame:
                 return
-            self.server.loop.modify(self.sock.fileno(), READ | WRITE)
+            self.server.loop.want(self.sock.fileno(), READ | WRITE)
         self._outbox += frame
 
     def _flush(self) -> None:
         try:
             while self._outbox:
                 del self._outbox[: self.sock.send(self._outbox)]
-            self.server.loop.modify(self.sock.fileno(), READ)
+            self.server.loop.want(self.sock.fileno(), READ)
         except BlockingIOError:
             pass
         except OSError:

@@ -11,10 +11,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from wasmlab.sandbox.loop import Loop
 from wasmlab.sandbox.protocol import receive
 from wasmlab.shim import kernel
 from wasmlab.shim.events import Publisher
-from wasmlab.shim.loop import Loop
 from wasmlab.shim.rpc import Server
 from wasmlab.shim.service import TaskService
 from wasmlab.shim.spans import Spans
@@ -79,9 +79,9 @@ def serve(name: dict[str, Any], asker: socket.socket, cache: CompileCache, spare
     asker.close()
     answered_ns = time.monotonic_ns()
 
-    loop = Loop()
+    loop = Loop(tolerant=True)
     # SIGTERM is for the shim alone: its containers end with it, and containerd cleans up.
-    loop.on_signals(signal.SIGTERM, signal.SIGINT)
+    loop.end_on(signal.SIGTERM, signal.SIGINT)
     publisher = Publisher(loop, name["ttrpc"], name["namespace"])
 
     def end() -> None:

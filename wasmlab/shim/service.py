@@ -46,8 +46,8 @@ from wasmlab.shim.stdio import Console, Streams
 from wasmlab.shim.worker import UNAVAILABLE, Pause, Worker, enters_root
 
 if TYPE_CHECKING:
+    from wasmlab.sandbox.loop import Loop
     from wasmlab.shim.events import Publisher
-    from wasmlab.shim.loop import Loop
     from wasmlab.shim.spans import Spans
     from wasmlab.shim.verdict import End
 

@@ -20,8 +20,8 @@ import struct
 import termios
 from collections.abc import Callable
 
+from wasmlab.sandbox.loop import READ, WRITE, Loop
 from wasmlab.shim import kernel
-from wasmlab.shim.loop import READ, WRITE, Loop
 
 _CHUNK = 65536
 
@@ -70,14 +70,14 @@ class _Relay:
             while self._buffer:
                 self._buffer = self._buffer[os.write(self._pipe, self._buffer) :]
         except BlockingIOError:
-            if not self._loop.watched(self._pipe):
+            if not self._loop.watches(self._pipe):
                 self._loop.unwatch(self._fifo)
                 self._loop.watch(self._pipe, self._write, WRITE)
             return
         except OSError:  # the guest does not read any more
             self.close()
             return
-        if self._loop.watched(self._pipe):
+        if self._loop.watches(self._pipe):
             self._loop.unwatch(self._pipe)
             self._loop.watch(self._fifo, self._read)
         if self._closing:
@@ -209,7 +209,7 @@ class Console:
 
     def close_stdin(self) -> None:
         """CloseIO: no input will come."""
-        if self._input >= 0 and self._loop.watched(self._input):
+        if self._input >= 0 and self._loop.watches(self._input):
             self._client_ready(0)
             self._end_input()
 
@@ -227,7 +227,7 @@ class Console:
         self._write_master()
 
     def _end_input(self) -> None:
-        if self._loop.watched(self._input):
+        if self._loop.watches(self._input):
             self._loop.unwatch(self._input)
             # The end of input, as a terminal says it.
             self._to_guest += b"\x04"
@@ -264,7 +264,7 @@ class Console:
             while self._to_client:
                 del self._to_client[: os.write(self._output, self._to_client)]
         except BlockingIOError:
-            if not self._loop.watched(self._output):
+            if not self._loop.watches(self._output):
                 with contextlib.suppress(OSError):
                     self._loop.watch(self._output, self._write_client, WRITE)
             self._update()
@@ -278,8 +278,8 @@ class Console:
 
     def _update(self) -> None:
         """Read from the terminal only when the client has taken what came before."""
-        if self._loop.watched(self._master):
-            self._loop.modify(
+        if self._loop.watches(self._master):
+            self._loop.want(
                 self._master, (0 if self._to_client else READ) | (WRITE if self._to_guest else 0)
             )
 

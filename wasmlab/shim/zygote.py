@@ -28,10 +28,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from wasmlab import engines
 from wasmlab.engines import CompileCache
 from wasmlab.sandbox import limits
+from wasmlab.sandbox.loop import Loop
 from wasmlab.sandbox.protocol import pack, send
 from wasmlab.shim import bundle as bundles
 from wasmlab.shim import cgroups, kernel, mounts, server, spans
-from wasmlab.shim.loop import Loop
 from wasmlab.shim.pb import task_pb2
 from wasmlab.shim.worker import UNAVAILABLE
 
@@ -63,7 +63,7 @@ class Zygote:
         self.expected_engine = "" if default_engine in UNAVAILABLE else default_engine
         self.linger_s = linger_s
         self.ahead = ahead
-        self.loop = Loop()
+        self.loop = Loop(tolerant=True)
         self.idle: list[_Idle] = []
         self.pid = os.getpid()
         self.last_request = time.monotonic()
@@ -83,7 +83,7 @@ class Zygote:
         self.listener.listen(128)
         self.listener.setblocking(False)
         self.loop.watch(self.listener.fileno(), self._accept)
-        self.loop.on_signals(signal.SIGTERM, signal.SIGINT)
+        self.loop.end_on(signal.SIGTERM, signal.SIGINT)
         self.loop.after(self.linger_s, self._look_around)
 
     # -- shims --------------------------------------------------------------------------------------------------------
