@@ -39,13 +39,13 @@ _SETTLE_S = 120.0
 class Storm:
     """The node, its pods, and what befalls it."""
 
-    def __init__(self, cluster: Any, directory: Path, seed: int) -> None:
+    def __init__(self, cluster: Any, directory: Path, disk: SmallDisk, seed: int) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
         self.cluster = cluster
         self.ledger = Ledger()
         self.clock = WallClock(directory / "clock")
-        self.disk = SmallDisk(cluster.state.node("faulty"), 64 << 20)
+        self.disk = disk
         self.marks = directory / "ledger"
         self.marks.mkdir()
         self.registry = Vanishing(lambda: cluster.registry)
@@ -81,7 +81,6 @@ class Storm:
         self.node.stop()
         self._watcher.join(10)
         self.registry.close()
-        self.disk.close()
 
     # ---- the world looks on ----
 
@@ -290,11 +289,16 @@ def storm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storm]:
     print(f"fault seed {seed}, {PODS} pods")
     directory = tmp_path_factory.mktemp("storm")
     with Cluster.embedded(directory / "lab", node=False) as cluster:
-        one = Storm(cluster, directory, seed)
+        disk = SmallDisk(cluster.state.node("faulty"), 64 << 20)
         try:
-            yield one
+            one = Storm(cluster, directory, disk, seed)
+            try:
+                yield one
+            finally:
+                one.close()
         finally:
-            one.close()
+            cluster.stop()  # what is mounted is in use until then
+            disk.close()
     assert processes_with(str(directory)) == [], "left behind"
 
 
@@ -318,4 +322,7 @@ def test_afterwards_everything_can_be_deleted_and_nothing_stays(storm: Storm) ->
     directory = storm.node.dir
     until("no directory of a pod is left", lambda: not list((directory / "pods").iterdir()), 30)
     until("no record of a run is left", lambda: not list((directory / "sandbox" / "runs").iterdir()), 30)
-    assert "trace=" not in storm.node.log.read_text(), storm.told()
+    # What the agent itself calls a bug of its own; asyncio and TLS may complain about connections that broke.
+    logged = storm.node.log.read_text()
+    assert "pod worker failed" not in logged, storm.told()
+    assert "cannot follow pods" not in logged, storm.told()

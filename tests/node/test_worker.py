@@ -20,7 +20,7 @@ from wasmlab.node.config import Intervals, NodeConfig
 from wasmlab.node.events import Recorder
 from wasmlab.node.images import PullFailed
 from wasmlab.node.manager import PodManager
-from wasmlab.node.runtime import RunId
+from wasmlab.node.runtime import NotRecorded, RunId
 from wasmlab.node.services import Services
 from wasmlab.node.spans import SpanLog
 from wasmlab.sandbox import Outcome
@@ -326,9 +326,7 @@ async def test_the_agent_leaves_and_the_module_goes_on(bench: Any) -> None:
         assert b.phase() == "Running"
 
 
-@pytest.mark.parametrize(
-    "error", [SandboxError("no zygote"), PrerequisiteError("no engine"), OSError("disk")]
-)
+@pytest.mark.parametrize("error", [SandboxError("no zygote"), PrerequisiteError("no engine")])
 async def test_a_start_that_fails_is_an_end_with_a_reason(bench: Any, error: Exception) -> None:
     async with bench() as b:
         b.runtime.error = error
@@ -337,6 +335,28 @@ async def test_a_start_that_fails_is_an_end_with_a_reason(bench: Any, error: Exc
         end = b.statuses()[-1]["containerStatuses"][0]["state"]["terminated"]
         assert (end["reason"], end["exitCode"]) == ("StartError", 128)
         assert str(error) in end["message"]
+
+
+@pytest.mark.parametrize(
+    "error", [NotRecorded("No space left on device"), OSError("No space left on device")]
+)
+async def test_a_start_that_the_machine_forbids_is_tried_again(bench: Any, error: Exception) -> None:
+    async with bench() as b:
+        b.runtime.error = error
+        b.manager.on_list([pod()])
+        await eventually(
+            lambda: (
+                bool(b.statuses())
+                and b.statuses()[-1]["containerStatuses"][0]["state"].get("waiting", {}).get("reason")
+                == states.CREATE_ERROR
+            )
+        )
+        assert b.phase() == "Pending"
+        b.runtime.error = None
+        await eventually(lambda: b.phase() == "Running")
+        b.run.end(0)
+        await eventually(lambda: b.phase() == "Succeeded")
+        assert b.runtime.started == ["u.c.0"]
 
 
 async def test_a_bug_fails_the_pod_and_not_the_node(bench: Any) -> None:
