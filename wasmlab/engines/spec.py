@@ -27,11 +27,15 @@ class Preopen:
         Its path inside the guest.
     read_only : bool
         Whether the guest may only read.
+    root : str
+        If given, `host` lies below it and no symbolic link between the two is followed: what other guests can write
+        to must not lead the sandbox out of it. The sandbox sees to that, not the engine.
     """
 
     host: str
     guest: str
     read_only: bool = False
+    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,13 @@ class RunSpec:
         Most linear memory it may have; the engine's own maximum (4 GiB) if None.
     deadline_s : float, optional
         Seconds after which it is killed; never if None.
+    cgroups : tuple of str
+        Directories of control groups that the worker joins before it loads the module.
+    data_bytes : int, optional
+        How much private memory the worker may have on top of what it was forked with (RLIMIT_DATA); a backstop where
+        no control group can hold it.
+    oom_score_adj : int, optional
+        How willingly the kernel kills it when memory runs out; the sandbox's own choice if None.
     """
 
     module: str
@@ -63,6 +74,9 @@ class RunSpec:
     preopens: tuple[Preopen, ...] = ()
     memory_bytes: int | None = None
     deadline_s: float | None = None
+    cgroups: tuple[str, ...] = ()
+    data_bytes: int | None = None
+    oom_score_adj: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -71,9 +85,12 @@ class RunSpec:
             "digest": self.digest,
             "argv": list(self.argv),
             "env": [list(pair) for pair in self.env],
-            "preopens": [[p.host, p.guest, p.read_only] for p in self.preopens],
+            "preopens": [[p.host, p.guest, p.read_only, p.root] for p in self.preopens],
             "memory_bytes": self.memory_bytes,
             "deadline_s": self.deadline_s,
+            "cgroups": list(self.cgroups),
+            "data_bytes": self.data_bytes,
+            "oom_score_adj": self.oom_score_adj,
         }
 
     @classmethod
@@ -87,6 +104,10 @@ class RunSpec:
             preopens=tuple(Preopen(*one) for one in value["preopens"]),
             memory_bytes=value["memory_bytes"],
             deadline_s=value["deadline_s"],
+            # Absent from what an earlier version recorded.
+            cgroups=tuple(value.get("cgroups") or ()),
+            data_bytes=value.get("data_bytes"),
+            oom_score_adj=value.get("oom_score_adj"),
         )
 
 

@@ -78,7 +78,6 @@ class V1:
         below: Mapping[str, str] | None = None,
     ) -> None:
         self._root, self._path = root, path
-        self._made: dict[str, str] = {}
         self.existing = {
             name: f"{root}/{name}{(below or {}).get(name, '')}{path}"
             for name in controllers
@@ -86,9 +85,8 @@ class V1:
         }
 
     def create(self, resources: dict[str, Any]) -> None:
-        for name, directory in self.existing.items():
+        for directory in self.existing.values():
             os.makedirs(directory, exist_ok=True)
-            self._made[name] = directory
         self.update(resources)
 
     def update(self, resources: dict[str, Any]) -> None:
@@ -111,12 +109,15 @@ class V1:
         if "pids" in self.existing and most:
             write(f"{self.existing['pids']}/pids.max", most if most > 0 else "max")
 
+    @property
+    def directories(self) -> list[str]:
+        """The group's directories, once each (cpu and cpuacct may be one)."""
+        return list(dict.fromkeys(map(os.path.realpath, self.existing.values())))
+
     def join_paths(self) -> list[str]:
         # Not cgroup.procs: to move a whole process the kernel waits (5-20 ms) until no other one forks or ends; one
         # thread may move itself at once. A worker has one thread when it joins.
-        return [
-            f"{directory}/tasks" for directory in dict.fromkeys(map(os.path.realpath, self._made.values()))
-        ]
+        return [f"{directory}/tasks" for directory in self.directories]
 
     def _anywhere(self) -> str:
         return next(iter(self.existing.values()), "")
@@ -199,6 +200,11 @@ class V2:
             if "/" in name:
                 raise ValueError(f"{name!r} is no cgroup file")
             write(f"{self.directory}/{name}", value)
+
+    @property
+    def directories(self) -> list[str]:
+        """Its one directory."""
+        return [self.directory]
 
     def join_paths(self) -> list[str]:
         return [f"{self.directory}/cgroup.procs"]

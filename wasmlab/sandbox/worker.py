@@ -17,7 +17,7 @@ from wasmlab.engines.base import GuestResult, result_json
 from wasmlab.engines.spec import RunSpec, Span
 from wasmlab.engines.stdio import Stdio
 from wasmlab.errors import Unsupported, WasmlabError
-from wasmlab.sandbox import limits
+from wasmlab.sandbox import confinement, limits
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def run(
     stdin, stdout, *rest = fds
     stdio = Stdio(stdin, stdout, rest[0] if rest else stdout, framed)
     try:
+        spec = confinement.apply(spec)
         result = engine.run(
             Path(request["artifact"]), spec, stdio, cold=bool(request.get("cold")), before_guest=before_guest
         )
