@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from wasmlab.errors import InvalidModule, LinkError, SandboxError, Unsupported, WasmlabError
-from wasmlab.node import env, events, inputs, log, outcomes, podspec, rotation, states
+from wasmlab.node import env, events, inputs, log, outcomes, podspec, rotation, states, stdin
 from wasmlab.node.backoff import Backoff, CrashBackoff
 from wasmlab.node.images import PullFailed
 from wasmlab.node.kubeapi import Json
@@ -247,7 +247,10 @@ class ContainerTask:
                 try:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(self._pod.directory, 0o700)
-                    run = await self._services.runtime.start(self.engine, run_id, spec, artifact, path)
+                    with stdin.given(self.spec, self._pod.directory) as fds:
+                        run = await self._services.runtime.start(
+                            self.engine, run_id, spec, artifact, path, stdin=fds
+                        )
                     break
                 except (NotRecorded, OSError) as error:  # a full disk, say: it never began, and may begin later
                     self._interruptible = True

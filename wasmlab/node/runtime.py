@@ -134,7 +134,7 @@ class Runtime:
         *,
         stdin: Sequence[int] = (),
     ) -> Run:
-        """Start a run that has never been started before; `stdin` as `wasmlab.node.stdin.make` gives it.
+        """Start a run that has never been started before; `stdin` as `wasmlab.node.stdin.given` has it.
 
         Raises
         ------

@@ -144,7 +144,7 @@ class AsyncSandbox:
         spec: RunSpec,
         *,
         log_path: Path | str | None = None,
-        fds: tuple[int, int, int] | None = None,
+        fds: Sequence[int] | None = None,
         record: bool = True,
         artifact: Path | None = None,
     ) -> Run:
@@ -158,8 +158,10 @@ class AsyncSandbox:
             What to run.
         log_path : path
             The log; appended to, created 0640.
-        fds : tuple of int
-            Instead of a log: stdin, stdout and stderr. The caller may close its own when this returns.
+        fds : sequence of int
+            Instead of a log: stdin, stdout and stderr. Beside a log: stdin (without it there is no input), and a
+            writing end of it for the zygote to keep open until `close_stdin` or the end. The caller may close its
+            own when this returns.
         record : bool
             Keep it on disk, and let it outlive this connection.
         artifact : Path, optional
@@ -223,6 +225,10 @@ class AsyncSandbox:
     async def reopen_log(self, run_id: str) -> None:
         """Let a run go on in a new log file; for rotation, after the old file was renamed."""
         await self._ask({"op": "reopen", "id": run_id})
+
+    async def close_stdin(self, run_id: str) -> None:
+        """Close the writing end of a run's stdin that the zygote keeps; nothing if it keeps none."""
+        await self._ask({"op": "close_stdin", "id": run_id})
 
     async def stats(self) -> dict[str, Any]:
         """Return what the zygote has: its pid, running runs with their pids, idle workers, unwritten outcomes."""

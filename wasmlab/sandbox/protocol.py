@@ -3,8 +3,8 @@
 A message that is too long for a packet travels in a memfd. Sockets are named through ``/proc/self/fd``, because a
 socket's path may have 107 bytes and state directories may be deeper.
 
-Client to zygote: ``hello run kill attach list forget reopen stats shutdown``; each carries ``seq`` and is answered by
-one message with the same ``seq``. Unasked, the zygote sends ``{"op": "ended", "id": ..., "outcome": ...}``.
+Client to zygote: ``hello run kill attach list forget reopen close_stdin stats shutdown``; each carries ``seq`` and is
+answered by one message with the same ``seq``. Unasked, the zygote sends ``{"op": "ended", "id": ..., "outcome": ...}``.
 Zygote to worker: one request, with the stdio descriptors. Worker to zygote: ``{"ready": true}``, then one result.
 """
 

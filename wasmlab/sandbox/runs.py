@@ -40,6 +40,7 @@ class Run:
         self.request = request
         self.spec: dict[str, Any] = request["spec"]
         self.fds = fds
+        self.stdin_keeper = -1  # a writing end of its stdin, so that nobody's leaving is the end of the input
         self.record = bool(request.get("record"))
         self.t0 = int(request["t0"])
         self.peer = peer
@@ -111,6 +112,8 @@ class Runs:
                 ) from None
         try:
             if request.get("log_path"):
+                if len(fds) > 2:
+                    raise ValueError(f"a run with a log takes stdin and its keeper, not {len(fds)} descriptors")
                 run.pump = LogPump(request["log_path"])
             elif len(fds) != 3:
                 raise ValueError(f"a run needs a log_path or three descriptors, not {len(fds)}")
@@ -119,6 +122,9 @@ class Runs:
                 self._records.forget(run.id)
             raise
         run.fds = fds
+        if run.pump is not None and len(fds) == 2:
+            run.stdin_keeper = fds[1]
+            run.fds = fds[:1]
         self.by_id[run.id] = run
         if one is None:
             self.queue.append(run)
@@ -133,7 +139,7 @@ class Runs:
         fds = run.fds
         if run.pump is not None:
             request["framed"] = True
-            fds = [self._null, run.pump.guest_end]
+            fds = [*(run.fds or [self._null]), run.pump.guest_end]
         run.started_at = time.time()
         run.worker = one
         one.on_end = lambda status, usage: self._reaped(run, status, usage)
@@ -193,6 +199,12 @@ class Runs:
             now = time.time()
             text = f"ended by {signal.Signals(number).name} before it started"
             self._finish(run, Outcome(128 + number, None, text, started_at=now, finished_at=now))
+
+    def close_stdin(self, run: Run) -> None:
+        """Give a run no more input, once whoever else writes to it has closed its end too."""
+        if run.stdin_keeper >= 0:
+            os.close(run.stdin_keeper)
+            run.stdin_keeper = -1
 
     def fail_queued(self, reason: str) -> None:
         """End the runs that wait for a worker which cannot be had."""
@@ -280,6 +292,7 @@ class Runs:
             run.pump = None
         close_all(run.fds)
         run.fds = []
+        self.close_stdin(run)
         if run.started_at == 0.0:
             self._answer(run, 0)  # it never started; the request wants an answer all the same
         if run.record:

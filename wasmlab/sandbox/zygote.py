@@ -196,6 +196,12 @@ class Zygote:
             run.pump.reopen()
         self._answer(peer, message, "reopened", id=message["id"])
 
+    def _do_close_stdin(self, peer: Peer, message: Message, fds: list[int]) -> None:
+        run = self.runs.by_id.get(message["id"])
+        if run is not None:
+            self.runs.close_stdin(run)
+        self._answer(peer, message, "stdin_closed", id=message["id"], found=run is not None)
+
     def _do_stats(self, peer: Peer, message: Message, fds: list[int]) -> None:
         self._answer(
             peer,
