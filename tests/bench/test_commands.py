@@ -58,6 +58,7 @@ def test_ctrl_c_keeps_the_rows_so_far(tmp_path: Path) -> None:
         (("local", "-w", "helo"), 1, "there is no workload 'helo'"),
         (("local", "-m", "hot"), 1, "unknown mode 'hot'"),
         (("node", "-w", "boolector/factor"), 1, "which a Pod does not have"),
+        (("local", "-e", "wasmer", "-w", "hello/component"), 1, "wasmer cannot run components"),
         (("local", "-n", "0"), 2, "Error"),
         (("local", "-e", "wasmedge"), 1, "there is no engine called 'wasmedge'"),
         (("report", "/nonexistent"), 1, "there are no results"),
@@ -76,3 +77,4 @@ def test_workloads_are_listed() -> None:
     done = run("workloads")
     assert done.returncode == 0
     assert "boolector/factor" in done.stdout and "26,267,204" in done.stdout
+    assert "wasmer has no component model" in done.stdout

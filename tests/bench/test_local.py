@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import shutil
+import struct
 import time
 from pathlib import Path
 
 import pytest
 
+from wasmlab import engines
 from wasmlab.bench.environment import fingerprint
 from wasmlab.bench.local import LocalExecutor
 from wasmlab.bench.plan import CONTROLS, Arm, Plan, cross
 from wasmlab.bench.runner import carry_out, stack_of
 from wasmlab.cluster.processes import sandboxes_under
 from wasmlab.engines import CompileCache
+from wasmlab.errors import Unsupported
 from wasmlab.modules import workloads
+from wasmlab.modules.files import data_dir
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +89,40 @@ def test_nothing_is_left_running(cache) -> None:
     assert not scratch.exists()
 
 
+# One of every class, in the size that takes least; CPython (26 MB) is the bench's own.
+WORKLOADS = tuple(
+    name
+    for name, work in workloads.catalogue().items()
+    if name.endswith(("/small", "/component", "/factor")) or name == "hello"
+)
+
+
 @pytest.mark.parametrize("engine", ["wasmtime", "wasmer"])
-def test_kernels_and_input(engine: str, cache) -> None:
-    names = ("sha256/small", "nbody/small", "churn/small", "sort/small", "print/small", "boolector/factor")
+def test_every_class_of_workload_gives_its_answer(engine: str, cache) -> None:
+    assert {workloads.get(name).kind for name in WORKLOADS} == set(workloads.KINDS)
     with LocalExecutor(cache) as executor:
-        for name in names:
+        for name in WORKLOADS:
+            work = workloads.get(name)
+            if engine not in work.engines or not can_run(engine, work):
+                with pytest.raises(Unsupported, match=f"{engine} .* cannot run {name}"):
+                    executor.run(Arm("local", engine, "warm", name))
+                continue
             row = executor.run(Arm("local", engine, "warm", name))
             assert row["error"] is None, f"{name} on {engine}: {row['error']}"
-            assert row["exit_code"] == workloads.get(name).expected_exit
+            assert row["exit_code"] == work.expected_exit
+        left = [path for path in executor._scratch.iterdir() if path.name.startswith("data-")]
+        assert left == [], "a directory that a guest wrote to was left behind"
+
+
+def can_run(engine: str, work: workloads.Workload) -> bool:
+    able = engines.get(engine).capabilities
+    return all(getattr(able, need) for need in work.needs)
+
+
+def test_the_catalogue_knows_which_engines_run_components() -> None:
+    for name in engines.names():
+        able = name in workloads.get("hello/component").engines
+        assert engines.get(name).capabilities.components is able, name
 
 
 def test_a_wrong_answer_is_a_failed_run(cache, monkeypatch) -> None:
@@ -100,7 +132,34 @@ def test_a_wrong_answer_is_a_failed_run(cache, monkeypatch) -> None:
         row = executor.run(Arm("local", "wasmtime", "warm", "hello"))
     assert row["ok"] is False
     assert "wrong output: b'hello from stdout!" in row["error"]
+    assert "expected b'something else" in row["error"]
     assert row["total_ns"] > 0
+
+
+def test_a_tampered_module_is_a_failed_run(cache, monkeypatch, tmp_path) -> None:
+    """A module that answers wrongly, under the name and digest of one that is right: on disk it is noticed before it
+    runs; with a digest of its own it runs, and its answer is what gives it away."""
+    root = tmp_path / "data"
+    shutil.copytree(data_dir("wasm"), root / "wasm")
+    monkeypatch.setenv("WASMLAB_DATA", str(root))
+    data = bytearray((root / "wasm" / "nbody.wasm").read_bytes())
+    at = data.index(struct.pack("<d", 4.84143144246472090e00))  # where Jupiter is
+    data[at] ^= 1
+    (root / "wasm" / "nbody.wasm").write_bytes(data)
+    arms = (Arm("local", "wasmtime", "warm", "nbody/small"),)
+    with stack_of({"local": LocalExecutor(cache)}) as executors:
+        (row,) = carry_out(Plan(arms, 1), executors, {"id": "x"}, quiet=True).rows
+        assert not row["ok"]
+        assert row["error"].startswith("DigestMismatch: nbody.wasm is not the module")
+        assert row.get("run_ns") is None
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        changed = dataclasses.replace(workloads.get("nbody/small"), digest=digest)
+        monkeypatch.setattr(workloads, "get", lambda name: changed)
+        (row,) = carry_out(Plan(arms, 1), executors, {"id": "x"}, quiet=True).rows
+    assert not row["ok"] and row["exit_code"] == 0
+    assert (
+        row["error"].startswith("wrong output: b'-0.1690") and "expected b'-0.169020000 bfc5" in row["error"]
+    )
 
 
 def test_a_trap_is_a_row_with_its_reason(cache, monkeypatch) -> None:

@@ -54,6 +54,16 @@ def test_a_workload_with_input_is_left_out_on_the_node() -> None:
     assert arms == (Arm("local", "wasmtime", "warm", "boolector/factor"),)
 
 
+def test_a_component_is_left_out_on_wasmer() -> None:
+    works = [workloads.get("hello"), workloads.get("hello/component")]
+    arms = cross(("local",), ("wasmtime", "wasmer"), ("warm",), works, controls=False)
+    assert [(arm.engine, arm.workload) for arm in arms] == [
+        ("wasmtime", "hello"),
+        ("wasmtime", "hello/component"),
+        ("wasmer", "hello"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

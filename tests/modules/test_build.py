@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wasmlab.errors import PrerequisiteError, ProcessError
+from wasmlab.errors import InvalidModule, PrerequisiteError, ProcessError
 from wasmlab.modules import build
 from wasmlab.modules.files import data_dir
 from wasmlab.modules.native import run_on_host
@@ -29,11 +29,13 @@ def test_a_changed_source_or_module_is_noticed(tmp_path: Path) -> None:
     (root / "hello.c").write_text("int main(void) { return 1; }\n")
     (root / "sort.wasm").unlink()
     (root / "fresh.c").write_text("int main(void) { return 1; }\n")
+    (root / "components" / "command.wat").write_text("(component)\n")
     found = "\n".join(build.problems(root))
     assert "hello.c is not what" in found
     assert "sort.wasm is missing" in found
     assert "fresh.c is not in DIGESTS.json" in found
-    assert found.count("\n") == 2
+    assert "components/command.wat is not what" in found
+    assert found.count("\n") == 3
 
 
 @pytest.mark.timeout(300)
@@ -48,6 +50,24 @@ def test_rebuilt_elsewhere_it_has_the_same_digest(name: str, tmp_path: Path, rec
     assert (
         build.compile_c(source, tmp_path / "out.wasm").digest == recorded["modules"][f"{name}.wasm"]["digest"]
     )
+
+
+@pytest.mark.timeout(300)
+def test_a_component_is_rebuilt_to_the_same_digest(tmp_path: Path, recorded: dict) -> None:
+    if recorded["compiler"] != build.compiler():
+        pytest.skip(f"recorded with {recorded['compiler']}, installed is {build.compiler()}")
+    source = tmp_path / "renamed.c"
+    source.write_text((data_dir("wasm") / "hello.c").read_text() + f"\n/* {tmp_path} */\n")
+    module = build.compile_component(source, tmp_path / "out.wasm")
+    assert module.digest == recorded["modules"]["components/hello.wasm"]["digest"]
+    assert (tmp_path / "out.wasm").read_bytes() == module.data
+
+
+@pytest.mark.timeout(300)
+def test_a_program_that_wants_more_than_the_component_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModule, match="path_open") as caught:
+        build.compile_component(data_dir("wasm") / "files.c", tmp_path / "out.wasm")
+    assert "wasip2.c" in (caught.value.remedy or "") and not (tmp_path / "out.wasm").exists()
 
 
 def test_a_failed_build_says_why_and_keeps_the_old_module(tmp_path: Path) -> None:

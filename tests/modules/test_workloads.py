@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import pytest
 
 from wasmlab.errors import BenchmarkError, DigestMismatch, PrerequisiteError
 from wasmlab.modules import Module, programs, workloads
+from wasmlab.modules.files import data_dir
 
 
 def test_catalogue_is_complete_and_consistent() -> None:
     known = workloads.catalogue()
-    assert len({work.kind for work in known.values()}) == 6
+    assert {work.kind for work in known.values()} == set(workloads.KINDS)
     for name, work in known.items():
         assert work.name == name
         assert work.argv[0] and work.shows
+        assert work.typical_ms in (1, 10, 100, 1000)
+        assert work.expected_digest.startswith("sha256:") and len(work.expected_digest) == 71
         assert work.kind == "program" or Module.from_file(work.path).digest == work.digest
+
+
+def test_a_component_is_a_kernel_with_the_same_answer() -> None:
+    found = [work for work in workloads.catalogue().values() if work.kind == "component"]
+    assert len(found) == 3
+    for work in found:
+        module = work.module()
+        assert module.kind == "component" and module.is_command and module.size_bytes < 200_000
+        assert work.engines == ("wasmtime",) and work.needs == ("components",)
+        assert work.expected_digest == workloads.get(work.name.partition("/")[0]).expected_digest
+
+
+def test_what_a_workload_needs_of_an_engine_and_of_a_pod() -> None:
+    assert workloads.get("hello").needs == () and workloads.get("hello").engines == ("wasmtime", "wasmer")
+    assert workloads.get("boolector/factor").needs == ("stdin",)
+    files = workloads.get("files")
+    assert files.needs == ("directories",)
+    pod = files.with_scratch({"spec": {"containers": [{"name": "one"}]}})
+    assert pod["spec"]["volumes"] == [{"name": "scratch", "emptyDir": {}}]
+    assert pod["spec"]["containers"][0]["volumeMounts"] == [{"name": "scratch", "mountPath": "/data"}]
+    assert workloads.get("hello").with_scratch({"spec": {}}) == {"spec": {}}
+
+
+def test_a_module_that_is_not_the_recorded_one_is_not_run(monkeypatch, tmp_path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data_dir("wasm"), root / "wasm")
+    monkeypatch.setenv("WASMLAB_DATA", str(root))
+    work = workloads.get("hello")
+    assert work.path == root / "wasm" / "hello.wasm"
+    work.path.write_bytes(workloads.get("sort").path.read_bytes())
+    with pytest.raises(DigestMismatch, match=r"hello\.wasm is not the module") as caught:
+        assert work.path
+    assert caught.value.expected == work.digest and "modules.build" in (caught.value.remedy or "")
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
@@ -28,11 +65,12 @@ def test_check_tells_right_from_wrong() -> None:
     hello = workloads.get("hello")
     assert hello.check(workloads.HELLO_STDOUT.encode(), 0) is None
     assert "exit code 3, expected 0" in (hello.check(b"", 3) or "")
-    assert "wrong output: b'hi'" in (hello.check(b"hi", 0) or "")
+    wrong = hello.check(b"hi", 0) or ""
+    assert "wrong output: b'hi' (2 bytes, sha256:8f434346648f), expected b'hello from stdout!" in wrong
     assert "exit code None" in (hello.check(b"", None) or "")
     long = workloads.get("print")
     assert long.expected_stdout.startswith("sha256:")
-    assert long.check(b"0 squared is 0\n", 0) is not None
+    assert f"expected {long.expected_digest}" in (long.check(b"0 squared is 0\n", 0) or "")
 
 
 def test_a_workload_with_input_is_for_the_local_path_only() -> None:
@@ -73,9 +111,41 @@ def sort(count: int) -> str:
     return f"{checksum:016x}\n"
 
 
+def stream(passes: int) -> str:
+    arrays = [[i * (2 * one + 1) for i in range(1 << 19)] for one in range(3)]
+    for number in range(passes):
+        b, c = arrays[(number + 1) % 3], arrays[(number + 2) % 3]
+        arrays[number % 3] = [(x + 3 * y) & 0xFFFFFFFFFFFFFFFF for x, y in zip(b, c, strict=True)]
+    total = 0
+    for array in arrays:
+        for value in array:
+            total = (total * 31 + value) & 0xFFFFFFFFFFFFFFFF
+    return f"{total:016x}\n"
+
+
+def recurse(n: int) -> str:
+    """Ackermann's function in closed form: its value, its calls, its depth."""
+    calls = (128 * 4**n - 120 * 2**n + 9 * n + 37) // 3
+    return f"A(3, {n}) = {2 ** (n + 3) - 3}, {calls} calls, {2 ** (n + 3) - 1} deep\n"
+
+
+def files(count: int) -> str:
+    checksum = 0
+    for i in range(count):
+        for k in range(4096):
+            checksum = ((checksum * 1099511628211) & 0xFFFFFFFFFFFFFFFF) ^ ((i * 7 + k) & 255)
+    return f"{count} files listed, checksum {checksum:016x}\n"
+
+
 @pytest.mark.parametrize(
     ("name", "reference"),
     [
+        ("stream/small", stream),
+        ("recurse/small", recurse),
+        ("recurse", recurse),
+        ("recurse/large", recurse),
+        ("files/small", files),
+        ("files", files),
         ("sha256/small", sha256),
         ("sha256", sha256),
         ("print/small", print_),

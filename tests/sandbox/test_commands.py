@@ -44,6 +44,17 @@ def wasmlab(request, tmp_path_factory, helpers):
     return run
 
 
+def test_a_component_runs_where_the_engine_has_components(wasmlab, helpers):
+    path = str(helpers.fixtures.parent / "components" / "hello.wasm")
+    done = wasmlab(path, "--", "a", "b")
+    if wasmlab.engine == "wasmtime":
+        assert (done.returncode, done.stderr) == (0, b"hello from stderr!\n")
+        assert done.stdout == b'hello from stdout!\nArgs are: ["a", "b"]\n'
+    else:
+        assert done.returncode == 1 and done.stdout == b""
+        assert b"wasmer cannot run this component" in done.stderr and b"use engine wasmtime" in done.stderr
+
+
 def test_stdio_and_exit_code_pass_through(wasmlab):
     done = wasmlab("cat", input=b"to and fro\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"to and fro\n", b"")

@@ -181,10 +181,21 @@ def register(app: typer.Typer) -> None:
         from wasmlab.modules import workloads as known
 
         rows = [
-            (work.name, work.kind, f"{work.size_bytes:,}", ", ".join(work.paths), work.shows)
+            (
+                work.name,
+                work.kind,
+                f"{work.size_bytes:,}",
+                f"{work.typical_ms:,}",
+                ", ".join(work.paths),
+                ", ".join(work.engines),
+                work.expected_digest[7:19],
+                work.shows,
+            )
             for work in known.catalogue().values()
         ]
-        typer.echo(report.plain((("workload", "kind", "bytes", "paths", "shows"), rows)))
+        head = ("workload", "class", "bytes", "ms, about", "paths", "engines", "answer", "shows")
+        typer.echo(report.plain((head, rows)))
+        typer.echo("\nwasmer has no component model: the workloads of class component run on wasmtime only.")
 
 
 def _arms(
@@ -203,6 +214,11 @@ def _arms(
             raise BenchmarkError(
                 f"{work.name} reads standard input, which a Pod does not have",
                 remedy="measure it with `bench local`",
+            )
+        if not set(engines) & set(work.engines):
+            raise BenchmarkError(
+                f"{work.name} is a component, and {' and '.join(dict.fromkeys(engines))} cannot run components",
+                remedy=f"measure it with --engine {work.engines[0]}",
             )
     return cross((path,), dict.fromkeys(engines), dict.fromkeys(modes), works, controls=controls)
 

@@ -377,13 +377,14 @@ class ContainerdPodExecutor:
 
         self._count += 1
         name = f"run-{self._count:05d}"
-        return name, container_pod(
+        pod = container_pod(
             name, image, namespace=self.namespace, node=self._node.name,
             runtime_class=None if engine == RUNC else engine,
             # Arguments of a Pod replace an image's CMD as a whole, its program included.
             command=[f"/{Path(work.file).stem}", *work.args] if work.args else (),
             image_pull_policy="IfNotPresent",
         )  # fmt: skip
+        return name, work.with_scratch(pod)
 
     def _settle(self, container: str) -> list[Event]:
         """Return the pod's events when its sandbox is gone, so that clearing it away does not disturb the next run."""

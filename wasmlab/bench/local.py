@@ -38,7 +38,8 @@ from wasmlab.modules import workloads
 from wasmlab.process import start_time_ticks
 
 if TYPE_CHECKING:
-    from wasmlab.engines import CompileCache
+    from wasmlab.engines import CompileCache, Engine
+    from wasmlab.engines.spec import RunSpec
     from wasmlab.sandbox import Sandbox
 
 DEADLINE_S = 120.0
@@ -75,9 +76,18 @@ class LocalExecutor:
 
         engine = engines.get(arm.engine)
         work = workloads.get(arm.workload)
-        if work.stdin and not engine.capabilities.stdin:
-            raise Unsupported(f"{arm.engine} gives a guest no standard input here", capability="stdin")
-        spec = self._spec(work)
+        for need in work.needs:
+            if not getattr(engine.capabilities, need):
+                why = engine.capabilities.notes.get(need, "not supported")
+                raise Unsupported(
+                    f"{arm.engine} {engine.version} cannot run {work.name}: {why}",
+                    remedy="leave it out on this engine",
+                    capability=need,
+                )
+        with self._spec(work) as spec:
+            return self._run(arm, engine, work, spec)
+
+    def _run(self, arm: Arm, engine: Engine, work: workloads.Workload, spec: RunSpec) -> dict[str, Any]:
         row = {"engine_version": engine.version, "module_digest": work.digest}
         if arm.mode == "warm":
             sandbox = self._warm_sandbox(arm.engine)
@@ -102,10 +112,17 @@ class LocalExecutor:
                 extra["compile_ns"] = time.monotonic_ns() - before
             return row | _finish(sandbox, spec, work, asked, extra)
 
-    def _spec(self, work: workloads.Workload) -> Any:
-        from wasmlab.sandbox import RunSpec
+    @contextlib.contextmanager
+    def _spec(self, work: workloads.Workload) -> Iterator[RunSpec]:
+        """Yield what is to be run; a directory that it writes to is fresh, and gone afterwards."""
+        from wasmlab.engines.spec import Preopen, RunSpec
 
-        return RunSpec(str(work.path), work.digest, work.argv, deadline_s=DEADLINE_S)
+        with contextlib.ExitStack() as stack:
+            preopens: tuple[Preopen, ...] = ()
+            if work.scratch:
+                host = stack.enter_context(tempfile.TemporaryDirectory(dir=self._scratch, prefix="data-"))
+                preopens = (Preopen(host, work.scratch),)
+            yield RunSpec(str(work.path), work.digest, work.argv, preopens=preopens, deadline_s=DEADLINE_S)
 
     def _empty_cache(self) -> CompileCache:
         from wasmlab.engines import CompileCache
@@ -156,7 +173,7 @@ def wait_idle(sandbox: Sandbox, timeout_s: float = 60.0) -> None:
 
 
 def _finish(
-    sandbox: Sandbox, spec: Any, work: workloads.Workload, asked_ns: int, extra: dict[str, int]
+    sandbox: Sandbox, spec: RunSpec, work: workloads.Workload, asked_ns: int, extra: dict[str, int]
 ) -> dict[str, Any]:
     outcome = sandbox.run(spec, stdin=work.stdin or None)
     total = time.monotonic_ns() - asked_ns

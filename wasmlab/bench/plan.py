@@ -115,8 +115,8 @@ def cross(
     Parameters
     ----------
     workloads : sequence of Workload
-        Those that cannot run on a path (standard input on a node) are left out there. The path containerd has no mode
-        warm: each pod gets a shim of its own.
+        Those that cannot run on a path (standard input on a node) or on an engine (components on wasmer) are left out
+        there. The path containerd has no mode warm: each pod gets a shim of its own.
     controls : bool
         Add the native control arms.
 
@@ -140,6 +140,7 @@ def cross(
             for work in workloads
             # Whatever a WASM node can run, a container node can: neither gives a Pod standard input.
             if ("node" if path == "containerd" else path) in work.paths
+            and engine in work.engines
             and not (path == "containerd" and mode == "warm")
         ]
     return (*arms, *(CONTROLS if controls else ()))

