@@ -134,6 +134,8 @@ class Outcome:
         Peak resident memory of the worker process, pages it shares with the zygote included.
     log_lost_bytes : int
         Output that could not be written to the log (disk full).
+    cpu_s : float
+        CPU time of the worker process, what it did before its run included.
     """
 
     exit_code: int | None
@@ -144,6 +146,7 @@ class Outcome:
     finished_at: float = 0.0
     max_rss_bytes: int = 0
     log_lost_bytes: int = 0
+    cpu_s: float = 0.0
 
     @property
     def ok(self) -> bool:

@@ -57,6 +57,7 @@ class Run:
         self.status: int | None = None
         self.result: dict[str, Any] | None = None
         self.max_rss = 0
+        self.cpu_s = 0.0
         self.finished_at = 0.0
         self.reaped_ns = 0
 
@@ -246,6 +247,7 @@ class Runs:
             run.result = run.worker.result
         run.worker, run.status = None, status
         run.max_rss = usage.ru_maxrss * 1024
+        run.cpu_s = usage.ru_utime + usage.ru_stime
         run.give_up_at = time.monotonic() + _LOG_PATIENCE_S
         self._settle(run)
 
@@ -277,6 +279,7 @@ class Runs:
             started_at=run.started_at,
             finished_at=run.finished_at,
             max_rss_bytes=run.max_rss,
+            cpu_s=run.cpu_s,
             spans=tuple(spans),
         )
         if lost:

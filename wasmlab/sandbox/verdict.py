@@ -23,6 +23,7 @@ def judge(
     started_at: float = 0.0,
     finished_at: float = 0.0,
     max_rss_bytes: int = 0,
+    cpu_s: float = 0.0,
     spans: tuple[Span, ...] = (),
 ) -> Outcome:
     """Return the outcome of a run whose worker has been reaped.
@@ -72,6 +73,7 @@ def judge(
         started_at=started_at,
         finished_at=finished_at,
         max_rss_bytes=max_rss_bytes,
+        cpu_s=cpu_s,
     )
 
 
