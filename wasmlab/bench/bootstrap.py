@@ -148,6 +148,8 @@ def quantile_of_rows(matrix: np.ndarray, q: float) -> np.ndarray:
     """
     import numpy as np
 
+    if matrix.shape[-1] == 1:
+        return matrix[..., 0]
     if not np.isnan(matrix).any():
         return np.quantile(matrix, q, axis=-1)
     ordered = np.sort(matrix, axis=-1)  # NaNs last

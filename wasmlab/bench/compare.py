@@ -1,0 +1,497 @@
+"""Did an arm change, or did the machine? Two measurements side by side, with intervals. Pure.
+
+How a verdict is reached
+------------------------
+1. Refuse what must not be compared (`wasmlab.bench.pooling`): other hosts, engines, software, settings or modules,
+   unless the comparison is *about* them (`across`).
+2. The *environment's* ratio is the median of the control arms after, over that before (the mean of the controls, on a
+   log scale).
+3. An arm's *adjusted* ratio is its own ratio of medians divided by the environment's. Before the medians are taken,
+   each block is corrected by what the controls were in it beyond their median, as far as the arm follows them (the
+   slope of a regression, between 0 and 1): a slow block of a restless machine cancels, and so does a step inside a
+   measurement, while on a steady machine the chance noise of the controls is not added to every block.
+4. Intervals come from the hierarchical bootstrap: blocks, then runs, before and after apart, all arms in the same
+   draws. They are simultaneous: their common width is such that in 95 % of draws *no* ratio leaves its interval, so a
+   comparison of twenty arms raises no more false alarms than one of a single arm.
+5. ``slower`` if the whole interval is above 1, ``faster`` if below, ``same`` if it lies within 1 plus or minus `margin`
+   (a change too small to matter, however sure), ``unclear`` otherwise.
+6. Arms do not feel a slower machine exactly as the controls do. A part of the environment's change, `UNEQUAL` on the
+   log scale, is therefore never held against an arm: where everything takes 3.3 times as long, an arm at 1.2 times that
+   is ``unclear``, and only one at more than 1.27 times is ``slower``.
+
+References
+----------
+Davison, Hinkley: Bootstrap Methods and their Application, 1997, section 3.8 (hierarchical data).
+Kalibera, Jones: Rigorous Benchmarking in Reasonable Time, ISMM 2013 (speed-ups with intervals in place of tests).
+Lavenberg, Welch: A Perspective on the Use of Control Variables to Increase the Efficiency of Monte Carlo Simulations,
+Management Science 27 (1981), 322-335 (step 3).
+Romano, Wolf: Exact and Approximate Stepdown Methods for Multiple Hypothesis Testing, JASA 100 (2005), 94-108 (the
+largest deviation over all comparisons; here its single step).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.bench import bootstrap, drift, pooling, stats
+from wasmlab.bench.plan import Arm
+from wasmlab.bench.pooling import Difference
+from wasmlab.bench.stats import Interval
+from wasmlab.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from wasmlab.bench.bootstrap import Sample
+    from wasmlab.bench.store import Results
+
+MARGIN = 0.05
+UNEQUAL = 0.2
+MIN_BLOCKS = 8
+_KEYS = ["path", "engine", "mode", "workload"]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What became of the machine, as the control arms tell.
+
+    Attributes
+    ----------
+    verdict : str
+        ``same``, ``changed``, or ``unknown`` without a control arm on both sides.
+    ratio : Interval or None
+        How many times longer the controls take after than before.
+    controls : tuple of Arm
+        Those that both sides have.
+    why : str
+        The verdict in words.
+    """
+
+    verdict: str
+    ratio: Interval | None
+    controls: tuple[Arm, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class ArmChange:
+    """What became of one arm.
+
+    Attributes
+    ----------
+    arm : Arm
+    verdict : str
+        ``same``, ``faster``, ``slower`` or ``unclear``.
+    ratio : Interval or None
+        After over before, as measured; None if there is too little to say.
+    adjusted : Interval or None
+        The same, divided by the controls block by block; the verdict is made of this one.
+    why : str
+        The verdict in words.
+    n_before, n_after : int
+        Runs that succeeded.
+    failed_before, failed_after : int
+        Runs that did not.
+    """
+
+    arm: Arm
+    verdict: str
+    ratio: Interval | None
+    adjusted: Interval | None
+    why: str
+    n_before: int
+    n_after: int
+    failed_before: int
+    failed_after: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of `verdict`.
+
+    Attributes
+    ----------
+    refused : tuple of str
+        Why nothing was compared; empty if it was.
+    environment : Environment
+    arms : tuple of ArmChange
+        One per arm that both sides have, in the order of the first one; controls are not among them.
+    notes : tuple of str
+        What a reader should know: arms of one side only, steps inside a side, interruptions.
+    differences : tuple of Difference
+        Everything the two differ in, also what was allowed.
+    level : float
+        With this probability no interval misses.
+    margin : float
+        The largest relative change that counts as none.
+    """
+
+    refused: tuple[str, ...]
+    environment: Environment
+    arms: tuple[ArmChange, ...]
+    notes: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    level: float
+    margin: float
+
+    @property
+    def slower(self) -> tuple[ArmChange, ...]:
+        """The arms that take longer."""
+        return tuple(one for one in self.arms if one.verdict == "slower")
+
+    @property
+    def faster(self) -> tuple[ArmChange, ...]:
+        """The arms that take less time."""
+        return tuple(one for one in self.arms if one.verdict == "faster")
+
+    @property
+    def changed(self) -> tuple[ArmChange, ...]:
+        """The arms that changed."""
+        return (*self.slower, *self.faster)
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every arm was compared and found the same."""
+        return bool(self.arms) and all(one.verdict == "same" for one in self.arms)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as it goes into JSON; arms are texts like ``node/wasmtime/warm/hello``."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Arm):
+                return str(value)
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            return [plain(one) for one in value] if isinstance(value, tuple) else value
+
+        return plain(self)
+
+
+def verdict(
+    before: Results,
+    after: Results,
+    *,
+    value: str = "total_ns",
+    across: Collection[str] = (),
+    level: float = stats.LEVEL,
+    margin: float = MARGIN,
+    resamples: int = stats.RESAMPLES,
+    seed: int = stats.SEED,
+) -> Comparison:
+    """Compare two measurements arm by arm, and tell a change of an arm from one of the machine.
+
+    Parameters
+    ----------
+    before, after : Results
+        Each with a control arm in its blocks; rows of the warm-up and failed runs are left out.
+    value : str
+        The column to compare.
+    across : collection of str
+        What the comparison is about and may therefore differ: kinds of `pooling.KINDS`, e.g. ``{"host"}`` for machine A
+        beside machine B. The version of wasmlab may always differ.
+    level : float
+        With this probability none of the intervals misses.
+    margin : float
+        The largest relative change that counts as none.
+
+    Returns
+    -------
+    Comparison
+        Sets that must not be compared are refused in it, with every reason.
+
+    Raises
+    ------
+    BenchmarkError
+        If `across` names something else.
+    """
+    unknown = set(across) - set(pooling.KINDS)
+    if unknown:
+        raise BenchmarkError(
+            f"nothing is called {', '.join(sorted(unknown))} that a comparison could be about",
+            remedy=f"choose from {', '.join(pooling.KINDS)}",
+        )
+    differences = tuple(pooling.differences(before, after))
+    frames = before.frame, after.frame
+    sides = _Side(frames[0], value), _Side(frames[1], value)
+    shared = [arm for arm in sides[0].arms if arm in sides[1].arms]
+    refused = [f"{one.kind}: {one}" for one in differences if one.kind not in {*across, "lab"}]
+    if {row["run_id"] for row in before.rows} & {row["run_id"] for row in after.rows}:
+        refused.append("both sides hold the same runs")
+    if not any(not drift.is_control(arm) for arm in shared):
+        refused.append("no arm was measured on both sides")
+    if refused:
+        nothing = Environment("unknown", None, (), "nothing was compared")
+        return Comparison(tuple(refused), nothing, (), (), differences, level, margin)
+    controls = tuple(arm for arm in shared if drift.is_control(arm) and _enough(sides, arm))
+    judged = [arm for arm in shared if not drift.is_control(arm) and _enough(sides, arm)]
+    found = _intervals(sides, judged, controls, level, resamples, seed)
+    environment = _environment(found, controls, margin)
+    arms = tuple(_arm(arm, sides, found, environment, margin) for arm in shared if not drift.is_control(arm))
+    steps = [drift.environment_steps(frame, value) for frame in frames]
+    notes = tuple(_notes((before, after), sides, steps))
+    return Comparison((), environment, arms, notes, differences, level, margin)
+
+
+def around(results: Results, step: drift.Step) -> tuple[Results, Results]:
+    """Cut the session of a step in two: what was measured before it, and after it."""
+    own = [row for row in results.rows if row["session"] == step.session]
+    parts = ([row for row in own if (row["block"] >= step.block) is late] for late in (False, True))
+    before, after = (dataclasses.replace(results, rows=rows) for rows in parts)
+    return before, after
+
+
+class _Side:
+    """One of the two measurements: logarithms of every arm, all on the same blocks."""
+
+    def __init__(self, frame: pd.DataFrame, value: str) -> None:
+        import numpy as np
+
+        self.arms: dict[Arm, Sample] = {}
+        self.failed: dict[Arm, int] = {}
+        frame = frame.assign(_block=bootstrap.block_names(frame))
+        self.blocks: list[Hashable] = list(dict.fromkeys(frame["_block"]))
+        for key, group in frame.groupby(_KEYS, sort=False):
+            arm = Arm(*key)
+            self.failed[arm] = int((~group["ok"]).sum())
+            kept = stats.arm_rows(group)
+            times = kept[value].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+            positive = times > 0
+            if positive.any():
+                own = bootstrap.sample(np.log(times[positive]), kept["_block"][positive].tolist())
+                self.arms[arm] = self._aligned(own)
+            else:
+                self.arms[arm] = self._aligned(bootstrap.Sample(np.empty((0, 1)), np.empty(0, int), ()))
+
+    def _aligned(self, own: Sample) -> Sample:
+        import numpy as np
+
+        place = {block: i for i, block in enumerate(self.blocks)}
+        where = [place[block] for block in own.blocks]
+        values = np.full((len(self.blocks), own.values.shape[1]), np.nan)
+        counts = np.zeros(len(self.blocks), int)
+        values[where], counts[where] = own.values, own.counts
+        return bootstrap.Sample(values, counts, tuple(self.blocks))
+
+    def blocks_of(self, arm: Arm) -> int:
+        return int((self.arms[arm].counts > 0).sum())
+
+    def levels(self, arms: Sequence[Arm]) -> list[np.ndarray]:
+        """Return each arm's level of every block as measured, shape (1, blocks): the median of its runs."""
+        return [bootstrap.quantile_of_rows(self.arms[arm].values, 0.5)[None, :] for arm in arms]
+
+    def drawn(
+        self, arms: Sequence[Arm], chosen: np.ndarray, generator: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Return the same of drawn blocks and drawn runs, shape (draws, blocks)."""
+        return [
+            bootstrap.quantile_of_rows(bootstrap.drawn(self.arms[arm], chosen, generator), 0.5)
+            for arm in arms
+        ]
+
+
+def _enough(sides: tuple[_Side, _Side], arm: Arm) -> bool:
+    return all(side.blocks_of(arm) >= MIN_BLOCKS for side in sides)
+
+
+@dataclass(frozen=True)
+class _Found:
+    raw: dict[Arm, Interval]
+    adjusted: dict[Arm, Interval]
+    environment: Interval | None
+
+
+def _intervals(
+    sides: tuple[_Side, _Side],
+    judged: Sequence[Arm],
+    controls: Sequence[Arm],
+    level: float,
+    resamples: int,
+    seed: int,
+) -> _Found:
+    import numpy as np
+
+    if not judged and not controls:
+        return _Found({}, {}, None)
+    # Controls of different length are put on one scale before they are averaged: a block that lost one of them to a
+    # failure must not look faster or slower for that.
+    reference = np.array([np.nanmedian(levels) for levels in sides[0].levels(controls)])
+    slopes = _slopes(sides, judged, controls, reference)
+    measured, resampled = [], []
+    for side, generator in zip(sides, np.random.default_rng(seed).spawn(2), strict=True):
+        measured.append(_statistics(side.levels(judged), side.levels(controls), reference, slopes)[0])
+        width = max(one.values.shape[1] for one in side.arms.values())
+        draws = [
+            _statistics(
+                side.drawn(judged, chosen, generator),
+                side.drawn(controls, chosen, generator),
+                reference,
+                slopes,
+            )
+            for chosen in bootstrap.choices(len(side.blocks), resamples, generator, width)
+        ]
+        resampled.append(np.concatenate(draws))
+    change = measured[1] - measured[0]
+    deviations = resampled[1] - resampled[0] - change
+    blocks = [min(side.blocks_of(arm) for side in sides) for arm in (*judged, *controls)]
+
+    def ratios(part: slice) -> list[Interval]:
+        bounds = _simultaneous(change[part], deviations[:, part], level)
+        return [Interval(*one, n, level) for one, n in zip(bounds, [*blocks, min(blocks)], strict=False)]
+
+    raw = ratios(slice(0, len(judged)))
+    if not controls:
+        return _Found(dict(zip(judged, raw, strict=True)), {}, None)
+    *adjusted, environment = ratios(slice(len(judged), None))
+    environment = dataclasses.replace(environment, n=min(blocks[len(judged) :]))
+    return _Found(dict(zip(judged, raw, strict=True)), dict(zip(judged, adjusted, strict=True)), environment)
+
+
+def _statistics(
+    arms: Sequence[np.ndarray],
+    controls: Sequence[np.ndarray],
+    reference: np.ndarray,
+    slopes: np.ndarray,
+) -> np.ndarray:
+    """Return, for every draw: each arm's median; if there are controls, each relative to them; the controls' own."""
+    import numpy as np
+
+    found = [bootstrap.quantile_of_rows(one, 0.5) for one in arms]
+    if controls:
+        levels = _together(controls, reference)
+        middle = bootstrap.quantile_of_rows(levels, 0.5)
+        beyond = levels - middle[:, None]
+        found += [
+            bootstrap.quantile_of_rows(one - slope * beyond, 0.5) - middle
+            for one, slope in zip(arms, slopes, strict=True)
+        ]
+        found.append(middle)
+    return np.stack(found, axis=-1)
+
+
+def _together(controls: Sequence[np.ndarray], reference: np.ndarray) -> np.ndarray:
+    """Return the mean level of the controls; NaN where a block has none."""
+    import numpy as np
+
+    known = (~np.isnan(np.stack(controls))).sum(axis=0)
+    total = sum(np.nan_to_num(one - shift) for one, shift in zip(controls, reference, strict=True))
+    return np.where(known > 0, total / np.maximum(known, 1), np.nan)
+
+
+def _slopes(
+    sides: tuple[_Side, _Side], judged: Sequence[Arm], controls: Sequence[Arm], reference: np.ndarray
+) -> np.ndarray:
+    """Return how far each arm follows the controls from block to block, between 0 (not at all) and 1."""
+    import numpy as np
+
+    slopes = np.zeros(len(judged))
+    if not controls:
+        return slopes
+    environment = np.concatenate(
+        [_centered(_together(side.levels(controls), reference)[0]) for side in sides]
+    )
+    for i, arm in enumerate(judged):
+        own = np.concatenate([_centered(side.levels([arm])[0][0]) for side in sides])
+        both = ~np.isnan(own + environment)
+        variance = float(np.mean(environment[both] ** 2))
+        if variance > 0:
+            slopes[i] = np.clip(np.mean(own[both] * environment[both]) / variance, 0.0, 1.0)
+    return slopes
+
+
+def _centered(levels: np.ndarray) -> np.ndarray:
+    """Return the distances from the median; a distance that is an outlier counts as the largest ordinary one."""
+    import numpy as np
+
+    distance = levels - np.nanmedian(levels)
+    ordinary = 3 * 1.4826 * float(np.nanmedian(np.abs(distance)))
+    return np.clip(distance, -ordinary, ordinary)
+
+
+def _simultaneous(
+    change: np.ndarray, deviations: np.ndarray, level: float
+) -> list[tuple[float, float, float]]:
+    """Return ratio, low and high of every logarithmic change; with probability `level` none of them misses."""
+    import numpy as np
+
+    if not change.size:
+        return []
+    spread = np.nanstd(deviations, axis=0)
+    # What never varies needs no width, and has none to be measured in.
+    scaled = np.abs(deviations) / np.where(spread > 0, spread, np.inf)
+    half = np.quantile(np.nan_to_num(scaled).max(axis=1), level) * spread
+    return [
+        (math.exp(middle), math.exp(middle - width), math.exp(middle + width))
+        for middle, width in zip(change.tolist(), half.tolist(), strict=True)
+    ]
+
+
+def _environment(found: _Found, controls: tuple[Arm, ...], margin: float) -> Environment:
+    ratio = found.environment
+    if ratio is None:
+        return Environment("unknown", None, (), "there is no control arm on both sides to tell it by")
+    names = " and ".join(arm.workload for arm in controls)
+    chance = ratio.low <= 1 <= ratio.high
+    if chance or abs(math.log(ratio.value)) <= math.log1p(margin):
+        size = "no change beyond chance" if chance else f"a change within {margin:.0%}"
+        return Environment("same", ratio, controls, f"{size} of the control ({names}): {ratio:.2f}")
+    return Environment(
+        "changed",
+        ratio,
+        controls,
+        f"the control ({names}) took {ratio:.2f} times as long: the machine changed",
+    )
+
+
+def _arm(
+    arm: Arm, sides: tuple[_Side, _Side], found: _Found, environment: Environment, margin: float
+) -> ArmChange:
+    counts = [side.arms[arm].n for side in sides]
+    failed = [side.failed[arm] for side in sides]
+    raw, adjusted = found.raw.get(arm), found.adjusted.get(arm)
+    outcome, why = _judge(raw, adjusted, environment, margin)
+    if raw is None:
+        blocks = [side.blocks_of(arm) for side in sides]
+        why = f"{blocks[0]} blocks before and {blocks[1]} after; {MIN_BLOCKS} of each are needed"
+        if not all(counts):
+            why = f"every run failed {'before' if not counts[0] else 'after'}"
+    return ArmChange(arm, outcome, raw, adjusted, why, *counts, *failed)
+
+
+def _judge(
+    raw: Interval | None, adjusted: Interval | None, environment: Environment, margin: float
+) -> tuple[str, str]:
+    ratio = raw if adjusted is None else adjusted
+    if ratio is None:
+        return "unclear", ""
+    if 1 / (1 + margin) <= ratio.low and ratio.high <= 1 + margin:
+        return "same", f"within {margin:.0%}"
+    if ratio.low <= 1 <= ratio.high:
+        return "unclear", f"no change beyond chance, but one of more than {margin:.0%} is not excluded"
+    if adjusted is None or environment.ratio is None:
+        return "unclear", "without a control arm it may as well be the machine that changed"
+    allowed = math.exp(UNEQUAL * abs(math.log(environment.ratio.value)))
+    if ratio.low <= allowed and ratio.high >= 1 / allowed:
+        return "unclear", (
+            f"the machine changed by {environment.ratio.value:.2f}; "
+            f"up to {allowed:.2f} times more or less can be how this arm feels that"
+        )
+    return ("slower", "longer than before") if ratio.low > 1 else ("faster", "shorter than before")
+
+
+def _notes(
+    results: tuple[Results, Results], sides: tuple[_Side, _Side], steps: Sequence[Sequence[drift.Step]]
+) -> Iterator[str]:
+    for here, there, when in ((sides[0], sides[1], "before"), (sides[1], sides[0], "after")):
+        alone = [str(arm) for arm in here.arms if arm not in there.arms]
+        if alone:
+            yield f"only {when}: {', '.join(alone)}"
+    for one, inside, when in zip(results, steps, ("before", "after"), strict=True):
+        if one.plan.get("interrupted"):
+            yield f"the measurement {when} was interrupted"
+        for step in inside:
+            yield f"the environment was not steady {when}: {step}"
