@@ -35,6 +35,7 @@ _OWNERS = {
     "containerd": ("wasmlab.containerd.commands",),
     "bench": ("wasmlab.bench.commands",),
     "lab": ("wasmlab.notebooks.commands",),
+    "batch": ("wasmlab.notebooks.commands",),
     "doctor": ("wasmlab.doctor.commands",),
 }
 

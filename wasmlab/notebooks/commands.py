@@ -1,4 +1,4 @@
-"""`wasmlab lab`: execute the notebooks into reports."""
+"""`wasmlab lab` and `wasmlab batch`: execute the notebooks into reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Lines(execute.Progress):
     """One line per notebook; on a terminal it is alive: cell, elapsed time, what remains."""
 
     def __init__(self, jobs: Sequence[execute.Job]) -> None:
-        self._width = max(len(job.name) for job in jobs)
+        self._width = max((len(job.shown) for job in jobs), default=0)
         self._remaining_s = sum(job.expected_s for job in jobs)
         self._live = sys.stderr.isatty()
         self._cell = ""
@@ -51,7 +51,7 @@ class Lines(execute.Progress):
         self._remaining_s -= job.expected_s
         start = "\r\x1b[K" if self._live else ""
         say(
-            f"{start} {_MARKS[result.status]} {job.name:<{self._width}}  {result.duration_s:6.1f} s  {job.title}"
+            f"{start} {_MARKS[result.status]} {job.shown:<{self._width}}  {result.duration_s:6.1f} s  {job.title}"
         )
         if result.error:
             say("\n".join(f"     {line}" for line in result.error.splitlines()))
@@ -62,7 +62,7 @@ class Lines(execute.Progress):
             elapsed_s = time.monotonic() - started
             left_s = max(self._remaining_s - min(elapsed_s, job.expected_s), 0.0)
             line = (
-                f" … {job.name:<{self._width}}  {elapsed_s:6.1f} s  {self._cell}, about {left_s:.0f} s to go"
+                f" … {job.shown:<{self._width}}  {elapsed_s:6.1f} s  {self._cell}, about {left_s:.0f} s to go"
             )
             if self._live:
                 print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
@@ -127,6 +127,72 @@ def register(app: typer.Typer) -> None:
         started = time.monotonic()
         results = execute.run(jobs, out, cell_timeout_s=cell_timeout, progress=Lines(jobs))
         _conclude(results, out, time.monotonic() - started)
+
+    @app.command()
+    def batch(
+        plan: Path = typer.Argument(
+            ..., metavar="PLAN.yaml", exists=True, dir_okay=False, help="What to execute."
+        ),
+        out: str = typer.Option(
+            "reports/batch", help="A directory, or any path that papermill can write to."
+        ),
+        notebooks: Path | None = typer.Option(None, help="Directory of the notebooks."),
+        cell_timeout: float = typer.Option(
+            600.0, min=1.0, metavar="SECONDS", help="Longest time for a cell."
+        ),
+        again: bool = typer.Option(False, "--again", help="Execute finished runs too."),
+        list_only: bool = typer.Option(False, "--list", help="Show what would run; run nothing."),
+    ) -> None:
+        """Execute notebooks with many parameter sets; go on where an earlier try stopped.
+
+        A plan is YAML:
+
+        \b
+          defaults: {source: recorded}        # where the notebook has the parameter
+          runs:
+            - {notebook: 07, parameters: {runs: 20}}
+            - notebook: 08
+              name: engines
+              matrix: {engines: [[wasmtime], [wasmer]]}   # every combination is a run
+
+        Unknown keys and parameters are refused before anything runs. Exits non-zero if a run fails; the others run
+        nevertheless. Finished runs are not repeated.
+        """
+        import yaml
+
+        from wasmlab.notebooks import batch as batches
+
+        try:
+            document = yaml.safe_load(plan.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise NotebookError(f"{plan} cannot be read: {error}", remedy="a plan is a YAML file") from error
+        output = batches.Output.of(out)
+        tasks = batches.prepare(document, execute.find_directory(notebooks), output, again=again)
+        todo = [task.job for task in tasks if not task.done]
+        if list_only:
+            for task in tasks:
+                chosen = ", ".join(f"{name}={value}" for name, value in task.job.parameters.items())
+                print(f"{'done ' if task.done else 'to do'}  {task.name}: {task.job.name}({chosen})")
+            return
+        signal.signal(signal.SIGTERM, _terminate)
+        finished = f", {len(tasks) - len(todo)} are finished" if len(todo) < len(tasks) else ""
+        say(
+            f"Executing {len(todo)} of {len(tasks)} runs{finished}; about {sum(j.expected_s for j in todo):.0f} s"
+        )
+        results = batches.run(tasks, output, cell_timeout_s=cell_timeout, progress=Lines(todo))
+        say(
+            f"\n{sum(r.status == 'ok' for r in results)} of {len(results)} runs succeeded: {output.work}/index.html"
+        )
+        if output.remote:
+            say(f"  notebooks went to {output.where}; plots and results stay here")
+        if any(result.status == "interrupted" for result in results):
+            raise KeyboardInterrupt
+        failed = [result.name for result in results if result.status == "failed"]
+        if failed:
+            raise NotebookError(
+                f"{len(failed)} of {len(results)} runs failed: {', '.join(failed)}",
+                remedy=f"look at {output.work}/index.html; the same command executes only what is not finished",
+            )
 
 
 def _list(paths: Sequence[Path]) -> None:

@@ -37,11 +37,17 @@ class Job:
     title: str
     parameters: dict[str, Any] = field(default_factory=dict)
     expected_s: float = 20.0
+    label: str = ""
 
     @property
     def name(self) -> str:
         """Stem of the file, e.g. ``07_cold_start``."""
         return self.path.stem
+
+    @property
+    def shown(self) -> str:
+        """What progress calls it: its label if it has one (a batch runs a notebook more than once)."""
+        return self.label or self.name
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,14 @@ main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
 """
 )
 
+_STYLE = """\
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; } td, th { padding: .3rem 1.2rem .3rem 0; text-align: left; }
+a { color: #1f5fa8; } .ok { color: #23722f; } .failed, .interrupted { color: #a8271f; font-weight: 600; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); gap: 1rem; }
+figure { margin: 0; } img { max-width: 100%; } figcaption { color: #666; font-size: .85rem; }
+"""
+
 
 def render(notebook: Any, target: Path, *, before: str = "", after: str = "") -> Path:
     """Write an executed notebook as one self-contained page.
@@ -114,15 +122,51 @@ def index(runs: Mapping[str, Mapping[str, Any]], plots: Sequence[str], target: P
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>wasmlab report</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .3rem 1.2rem .3rem 0; text-align: left; }}
-a {{ color: #1f5fa8; }} .ok {{ color: #23722f; }} .failed, .interrupted {{ color: #a8271f; font-weight: 600; }}
-.plots {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); gap: 1rem; }}
-figure {{ margin: 0; }} img {{ max-width: 100%; }} figcaption {{ color: #666; font-size: .85rem; }}
-</style></head><body>
+{_STYLE}</style></head><body>
 <h1>wasmlab report</h1><p>WebAssembly on Kubernetes: the executed notebooks and their plots.</p>
 <table><tr><th>Notebook</th><th>Status</th><th>Duration</th><th>Executed</th></tr>{body}</table>
 <h2>Plots</h2><div class="plots">{figures or "<p>None.</p>"}</div>
+</body></html>
+"""
+    atomic_write(target, page, mode=0o644)
+    return target
+
+
+def batch_index(runs: Sequence[tuple[str, Mapping[str, Any] | None]], target: Path) -> Path:
+    """Write the page over the executed notebooks of a batch.
+
+    Parameters
+    ----------
+    runs : sequence of (str, mapping or None)
+        Name of the run's directory, and what is known of it: notebook, title, parameters, status, error, duration_s,
+        when; None if it has not run.
+    target : Path
+        The page; written atomically.
+    """
+    rows = []
+    for name, run in runs:
+        if run is None:
+            rows.append(
+                f"<tr><td>{html.escape(name)}</td><td></td><td></td><td>not run</td><td></td><td></td></tr>"
+            )
+            continue
+        page = f"{name}/{run['notebook'].removesuffix('.ipynb')}.html"
+        chosen = "<br>".join(html.escape(f"{key} = {value}") for key, value in run["parameters"].items())
+        error = f"<pre>{html.escape(run['error'])}</pre>" if run["error"] else ""
+        rows.append(
+            f'<tr><td><a href="{html.escape(page)}">{html.escape(name)}</a></td><td>{html.escape(run["title"])}</td>'
+            f'<td>{chosen}</td><td class="{html.escape(run["status"])}">{html.escape(run["status"])}{error}</td>'
+            f"<td>{run['duration_s']:.1f} s</td><td>{html.escape(run['when'])}</td></tr>"
+        )
+    finished = sum(run is not None and run["status"] == "ok" for _, run in runs)
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>wasmlab batch</title><style>
+{_STYLE}td {{ vertical-align: top; }} pre {{ max-width: 30rem; overflow-x: auto; font-weight: 400; }}
+</style></head><body>
+<h1>wasmlab batch</h1><p>{finished} of {len(runs)} runs succeeded.</p>
+<table><tr><th>Run</th><th>Notebook</th><th>Parameters</th><th>Status</th><th>Duration</th><th>Executed</th></tr>
+{"".join(rows)}</table>
 </body></html>
 """
     atomic_write(target, page, mode=0o644)
