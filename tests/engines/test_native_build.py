@@ -127,7 +127,7 @@ def test_wheel_is_what_pip_takes(tmp_path):
         str(one),
     ]
     subprocess.run(argv, check=True, timeout=60, capture_output=True)
-    assert (target / native_binding.LIBRARY).read_bytes() == b"library"
+    assert (target / native_binding.MODULE / native_binding.LIBRARY).read_bytes() == b"library"
     with zipfile.ZipFile(one) as archive:
         assert archive.testzip() is None
 
@@ -185,3 +185,19 @@ def test_choice_of_what_is_not_there(monkeypatch):
         native_binding.chosen()
     monkeypatch.delenv(native_binding.OVERRIDE)
     assert native_binding.chosen() is None
+
+
+def test_the_stubs_say_what_the_binding_has(tmp_path):
+    library = native_binding.find()
+    if library is None:
+        pytest.skip("the native wasmer binding is not built: make native")
+    wheel = native_build.write_wheel(library.read_bytes(), tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "MYPYPATH": str(tmp_path / "site")}
+    # The package's own module has no stub: it is the package's business.
+    allowed = tmp_path / "allowed"
+    allowed.write_text("wasmer_native\\.wasmer_native\n")
+    argv = [sys.executable, "-m", "mypy.stubtest", "wasmer_native", "--allowlist", str(allowed)]
+    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -51,10 +51,11 @@ def _installed() -> Path | None:
     spec = importlib.util.find_spec(MODULE) if MODULE not in sys.modules else sys.modules[MODULE].__spec__
     if spec is None or spec.origin is None:
         return None
-    library = Path(spec.origin)
+    package = Path(spec.origin).parent
     # Of another version it may know other arguments.
-    wanted = library.parent / f"{MODULE}-{version()}.dist-info"
-    return library if wanted.exists() else None
+    wanted = package.parent / f"{MODULE}-{version()}.dist-info"
+    library = package / LIBRARY
+    return library if wanted.exists() and library.exists() else None
 
 
 def chosen() -> tuple[Path, str] | None:

@@ -39,6 +39,11 @@ MINIMUM = (1, 95)
 _LOCK_TIMEOUT_S = 7200.0
 _REPORT_EVERY_S = 15.0
 _TAIL_LINES = 25
+_PACKAGE = f"""from .{MODULE} import *
+from .{MODULE} import WASMER_VERSION, __version__
+
+__doc__ = {MODULE}.__doc__
+"""
 
 
 def ensure(*, progress: bool = True) -> Path:
@@ -124,6 +129,8 @@ def _build(cargo: str, directory: Path, progress: bool) -> None:
 def write_wheel(library: bytes, folder: Path) -> Path:
     """Write the wheel that holds `library` and return its path; it is reproducible byte for byte.
 
+    The layout is that of maturin: a package around the library, because type checkers read the stubs of packages only.
+
     References
     ----------
     Binary distribution format: packaging.python.org, specifications.
@@ -137,7 +144,10 @@ def write_wheel(library: bytes, folder: Path) -> Path:
         "License-Expression: Apache-2.0\nRequires-Python: >=3.11\nDescription-Content-Type: text/markdown\n\n"
     )
     files = {
-        LIBRARY: library,
+        f"{MODULE}/__init__.py": _PACKAGE.encode(),
+        f"{MODULE}/__init__.pyi": (SOURCES / f"{MODULE}.pyi").read_bytes(),
+        f"{MODULE}/py.typed": b"",
+        f"{MODULE}/{LIBRARY}": library,
         f"{info}/METADATA": about.encode() + (SOURCES / "README.md").read_bytes(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: wasmlab\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
     }
@@ -150,7 +160,7 @@ def write_wheel(library: bytes, folder: Path) -> Path:
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, data in files.items():
             entry = zipfile.ZipInfo(path)
-            entry.external_attr = (0o100755 if path == LIBRARY else 0o100644) << 16
+            entry.external_attr = (0o100755 if path.endswith(".so") else 0o100644) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data)
     return wheel

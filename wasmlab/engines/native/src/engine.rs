@@ -9,8 +9,9 @@ use pyo3::types::PyBytes;
 use wasmer::sys::{CompilerConfig, Cranelift, CraneliftOptLevel, EngineBuilder, NativeEngineExt, Singlepass};
 
 use crate::errors::{CompileError, DeserializeError, WasmerError, unpanicked};
-use crate::instance::Instance;
+use crate::instance::{Instance, Limits};
 use crate::limits::Limiting;
+use crate::metering::{is_metered, meter};
 use crate::stdio::Target;
 
 const DEFAULT_STACK_BYTES: usize = 2 << 20;
@@ -27,21 +28,28 @@ const DEFAULT_STACK_BYTES: usize = 2 << 20;
 ///     Threads to compile with; default one per CPU.
 /// stack_bytes : int
 ///     The guest's call stack; more is a trap of kind "stack_overflow".
+/// metering : bool
+///     Compile so that instances can be given an amount of fuel. The code is slower for it.
 #[pyclass(frozen, module = "wasmer_native")]
 pub struct Engine {
     inner: wasmer::Engine,
     compiler: Option<&'static str>,
+    level: CraneliftOptLevel,
+    threads: Option<NonZero<usize>>,
+    stack_bytes: usize,
+    metering: bool,
 }
 
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (compiler = Some("cranelift"), *, opt_level = "speed", threads = None, stack_bytes = DEFAULT_STACK_BYTES))]
+    #[pyo3(signature = (compiler = Some("cranelift"), *, opt_level = "speed", threads = None, stack_bytes = DEFAULT_STACK_BYTES, metering = false))]
     fn new(
         compiler: Option<&str>,
         opt_level: &str,
         threads: Option<NonZero<usize>>,
         stack_bytes: usize,
+        metering: bool,
     ) -> PyResult<Self> {
         let level = match opt_level {
             "speed" => CraneliftOptLevel::Speed,
@@ -49,32 +57,14 @@ impl Engine {
             "none" => CraneliftOptLevel::None,
             other => return Err(PyValueError::new_err(format!("no optimization level is called {other:?}"))),
         };
-        let (config, name): (Option<Box<dyn CompilerConfig>>, _) = match compiler {
-            None => (None, None),
-            Some("cranelift") => {
-                let mut config = Cranelift::new();
-                config.opt_level(level);
-                if let Some(threads) = threads {
-                    config.num_threads(threads);
-                }
-                (Some(Box::new(config)), Some("cranelift"))
-            }
-            Some("singlepass") => {
-                let mut config = Singlepass::new();
-                if let Some(threads) = threads {
-                    config.num_threads(threads);
-                }
-                (Some(Box::new(config)), Some("singlepass"))
-            }
+        let compiler = match compiler {
+            None => None,
+            Some("cranelift") => Some("cranelift"),
+            Some("singlepass") => Some("singlepass"),
             Some(other) => return Err(PyValueError::new_err(format!("no compiler is called {other:?}"))),
         };
-        let builder = match config {
-            Some(config) => EngineBuilder::new(config),
-            None => EngineBuilder::headless(),
-        };
-        let mut inner: wasmer::Engine = builder.into();
-        inner.set_tunables(Limiting::new(stack_bytes));
-        Ok(Self { inner, compiler: name })
+        let inner = made(compiler, &level, threads, stack_bytes, false);
+        Ok(Self { inner, compiler, level, threads, stack_bytes, metering })
     }
 
     /// Name of the compiler, or None.
@@ -97,11 +87,17 @@ impl Engine {
             // Not the text format either, which another build of wasmer might take.
             return Err(CompileError::new_err("not a WASM binary: it does not begin with \\0asm"));
         }
+        // What counts operators belongs to one module.
+        let engine = if self.metering {
+            made(self.compiler, &self.level, self.threads, self.stack_bytes, true)
+        } else {
+            self.inner.clone()
+        };
         let inner = py
-            .detach(|| unpanicked(|| wasmer::Module::from_binary(&self.inner, wasm)))
+            .detach(|| unpanicked(|| wasmer::Module::from_binary(&engine, wasm)))
             .map_err(CompileError::new_err)?
             .map_err(|error| CompileError::new_err(error.to_string()))?;
-        Ok(Module { inner, engine: self.inner.clone() })
+        Ok(Module { inner, engine })
     }
 
     /// Load what `Module.serialize` returned. It is native code: load only what you wrote yourself.
@@ -154,6 +150,43 @@ impl Engine {
     }
 }
 
+fn made(
+    compiler: Option<&str>,
+    level: &CraneliftOptLevel,
+    threads: Option<NonZero<usize>>,
+    stack_bytes: usize,
+    metering: bool,
+) -> wasmer::Engine {
+    let mut config: Box<dyn CompilerConfig> = match compiler {
+        None => return tuned(EngineBuilder::headless(), stack_bytes),
+        Some("singlepass") => {
+            let mut config = Singlepass::new();
+            if let Some(threads) = threads {
+                config.num_threads(threads);
+            }
+            Box::new(config)
+        }
+        Some(_) => {
+            let mut config = Cranelift::new();
+            config.opt_level(level.clone());
+            if let Some(threads) = threads {
+                config.num_threads(threads);
+            }
+            Box::new(config)
+        }
+    };
+    if metering {
+        meter(&mut *config);
+    }
+    tuned(EngineBuilder::new(config), stack_bytes)
+}
+
+fn tuned(builder: EngineBuilder, stack_bytes: usize) -> wasmer::Engine {
+    let mut engine: wasmer::Engine = builder.into();
+    engine.set_tunables(Limiting::new(stack_bytes));
+    engine
+}
+
 /// A compiled module; any number of instances can be made of it.
 #[pyclass(frozen, module = "wasmer_native")]
 pub struct Module {
@@ -181,6 +214,12 @@ impl Module {
         self.inner.exports().map(|export| export.name().to_owned()).collect()
     }
 
+    /// Whether it was compiled with metering, so that its instances can be given fuel.
+    #[getter]
+    fn metered(&self) -> bool {
+        is_metered(&self.inner)
+    }
+
     /// Make an instance of a WASI (preview 1) command: memory, imports, start section; `Instance.run` calls it.
     ///
     /// Parameters
@@ -197,6 +236,8 @@ impl Module {
     ///     an errno, or the bin.
     /// memory_limit_bytes : int, optional
     ///     Of each linear memory: ``memory.grow`` fails in the guest at the limit.
+    /// fuel : int, optional
+    ///     How many operators it may execute, its start section included; more is a trap of kind "out_of_fuel".
     ///
     /// Raises
     /// ------
@@ -206,7 +247,9 @@ impl Module {
     ///     If its start section traps; `Exit` if that leaves.
     /// OSError
     ///     If a directory or a descriptor cannot be opened.
-    #[pyo3(signature = (argv, *, env = vec![], preopens = vec![], stdin = Target::Null, stdout = Target::Null, stderr = Target::Null, memory_limit_bytes = None))]
+    /// ValueError
+    ///     If there is a limit of fuel and the module was compiled without metering.
+    #[pyo3(signature = (argv, *, env = vec![], preopens = vec![], stdin = Target::Null, stdout = Target::Null, stderr = Target::Null, memory_limit_bytes = None, fuel = None))]
     #[allow(clippy::too_many_arguments)]
     fn instantiate(
         &self,
@@ -218,9 +261,15 @@ impl Module {
         stdout: Target,
         stderr: Target,
         memory_limit_bytes: Option<u64>,
+        fuel: Option<u64>,
     ) -> PyResult<Instance> {
+        let metered = self.metered();
+        if fuel.is_some() && !metered {
+            return Err(PyValueError::new_err("the module was compiled without metering: it cannot be given fuel"));
+        }
+        let limits = Limits { memory_bytes: memory_limit_bytes, fuel: metered.then(|| fuel.unwrap_or(u64::MAX)) };
         let streams = [stdin, stdout, stderr];
-        py.detach(|| Instance::new(&self.engine, &self.inner, argv, env, preopens, streams, memory_limit_bytes))?
+        py.detach(|| Instance::new(&self.engine, &self.inner, argv, env, preopens, streams, limits))?
             .map_err(|ended| ended.into_pyerr(py))
     }
 }

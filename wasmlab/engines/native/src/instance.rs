@@ -9,17 +9,27 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wasmer::{AsStoreRef, Extern, ExternType, Function, Interrupter, Memory, Store};
 use wasmer_wasix::virtual_fs::{EmptyFileSystem, MountFileSystem};
+use wasmer_wasix::wasmer_wasix_types::wasi::Filetype;
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv, WasiModuleInstanceHandles, WasiModuleTreeHandles, WasiRuntimeError};
 
 use crate::errors::{Ended, WasmerError, unpanicked};
+use crate::honest::tell_filetypes;
 use crate::hostdir::HostDir;
 use crate::limits::limited;
+use crate::metering::Fuel;
 use crate::runtime::{GuestRuntime, Interruption};
 use crate::stdio::{Stdio, Target};
 
 /// How often, and how many times, an interrupt is repeated: it may come between two instructions of `run`.
 const KNOCK_EVERY: Duration = Duration::from_millis(1);
 const KNOCKS: u32 = 1000;
+
+/// What an instance may use.
+pub struct Limits {
+    pub memory_bytes: Option<u64>,
+    /// None if the module does not count.
+    pub fuel: Option<u64>,
+}
 
 /// A guest that `Module.instantiate` made. It runs once.
 #[pyclass(frozen, module = "wasmer_native")]
@@ -35,6 +45,7 @@ struct Guest {
     store: Store,
     start: Function,
     memory: Memory,
+    fuel: Option<Fuel>,
     // Holds the guest's open files.
     _env: WasiFunctionEnv,
 }
@@ -47,10 +58,17 @@ unsafe impl Send for Guest {}
 impl Guest {
     /// As `WasiEnvBuilder::instantiate` does it, but with the imports of those versions of WASI alone that the module
     /// asks for: making all 400 functions takes 0.2 ms.
-    fn new(mut store: Store, module: &wasmer::Module, wasi: WasiEnv) -> Result<Self, Ended> {
+    fn new(
+        mut store: Store,
+        module: &wasmer::Module,
+        wasi: WasiEnv,
+        streams: [Filetype; 3],
+        fuel: Option<u64>,
+    ) -> Result<Self, Ended> {
         let mut env = WasiFunctionEnv::new(&mut store, wasi);
         let mut imports =
             env.import_object_for_all_wasi_versions(&mut store, module).map_err(WasiRuntimeError::from)?;
+        tell_filetypes(&mut imports, &mut store, &env.env, streams);
         let imported = module.imports().find_map(|import| match import.ty() {
             ExternType::Memory(ty) => Some(*ty),
             _ => None,
@@ -83,10 +101,32 @@ impl Guest {
             true,
         )
         .map_err(WasiRuntimeError::from)?;
-        if let Ok(initialize) = instance.exports.get_function("_initialize") {
-            initialize.call(&mut store, &[])?;
+        let (fuel, first) = match fuel {
+            Some(amount) => {
+                let (fuel, first) = Fuel::fill(&mut store, &instance, amount);
+                (Some(fuel), first)
+            }
+            None => (None, None),
+        };
+        let initialize = instance.exports.get_function("_initialize").cloned().ok();
+        let mut guest = Self { store, start, memory, fuel, _env: env };
+        for function in first.into_iter().chain(initialize) {
+            guest.call(&function)?;
         }
-        Ok(Self { store, start, memory, _env: env })
+        Ok(guest)
+    }
+
+    fn call(&mut self, function: &Function) -> Result<(), Ended> {
+        let ended: Ended = match function.call(&mut self.store, &[]) {
+            Ok(_) => return Ok(()),
+            Err(error) => error.into(),
+        };
+        match (&ended, &self.fuel) {
+            (Ended::Trap { .. }, Some(fuel)) if fuel.left(&mut self.store).is_none() => {
+                Err(Ended::Trap { kind: "out_of_fuel", message: "all fuel consumed".to_owned() })
+            }
+            _ => Err(ended),
+        }
     }
 }
 
@@ -99,7 +139,7 @@ impl Instance {
         env: Vec<(String, String)>,
         preopens: Vec<(PathBuf, String, bool)>,
         streams: [Target; 3],
-        memory_limit_bytes: Option<u64>,
+        limits: Limits,
     ) -> PyResult<Result<Self, Ended>> {
         let interruption = Arc::new(Interruption::default());
         let store = Store::new(engine.clone());
@@ -108,9 +148,13 @@ impl Instance {
         *builder.get_args_mut() = argv;
         builder.set_runtime(Arc::new(GuestRuntime::new(engine.clone(), interruption.clone())));
         let [stdin, stdout, stderr] = streams;
-        builder.set_stdin(Box::new(Stdio::new(stdin, 0, interruption.clone())?));
-        builder.set_stdout(Box::new(Stdio::new(stdout, 1, interruption.clone())?));
-        builder.set_stderr(Box::new(Stdio::new(stderr, 2, interruption.clone())?));
+        let stdin = Stdio::new(stdin, 0, interruption.clone())?;
+        let stdout = Stdio::new(stdout, 1, interruption.clone())?;
+        let stderr = Stdio::new(stderr, 2, interruption.clone())?;
+        let filetypes = [&stdin, &stdout, &stderr].map(Stdio::filetype);
+        builder.set_stdin(Box::new(stdin));
+        builder.set_stdout(Box::new(stdout));
+        builder.set_stderr(Box::new(stderr));
         let root = MountFileSystem::new();
         let refused = |error: &dyn std::fmt::Display| PyValueError::new_err(error.to_string());
         let has_root = preopens.iter().any(|(_, guest, _)| place(guest).is_ok_and(|place| place == Path::new("/")));
@@ -144,7 +188,8 @@ impl Instance {
             Err(WasiRuntimeError::Init(error)) => return Err(refused(&error)),
             Err(error) => return Ok(Err(error.into())),
         };
-        let made = limited(memory_limit_bytes, || unpanicked(|| Guest::new(store, module, wasi)));
+        let made =
+            limited(limits.memory_bytes, || unpanicked(|| Guest::new(store, module, wasi, filetypes, limits.fuel)));
         Ok(made.map_err(Ended::Other).flatten().map(|guest| Self {
             guest: Mutex::new(guest),
             ran: AtomicBool::new(false),
@@ -156,17 +201,15 @@ impl Instance {
 
     fn call(&self) -> Result<i32, Ended> {
         let mut guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Guest { store, start, .. } = &mut *guest;
+        let start = guest.start.clone();
         self.running.store(true, Ordering::SeqCst);
         let result = if self.interruption.asked() {
             Err(Ended::Trap { kind: "interrupted", message: "interrupted before it ran".to_owned() })
         } else {
-            match unpanicked(|| start.call(store, &[])) {
-                Ok(Ok(_)) => Ok(0),
-                Ok(Err(error)) => match error.into() {
-                    Ended::Exit(code) => Ok(code),
-                    other => Err(other),
-                },
+            match unpanicked(|| guest.call(&start)) {
+                Ok(Ok(())) => Ok(0),
+                Ok(Err(Ended::Exit(code))) => Ok(code),
+                Ok(Err(other)) => Err(other),
                 Err(panic) => Err(Ended::Other(panic)),
             }
         };
@@ -207,6 +250,17 @@ impl Instance {
                 self.interrupter.interrupt();
             }
         });
+    }
+
+    /// How much of its fuel is left: 0 once it was stopped for want of more, None if it has no meter. Waits while the
+    /// guest runs.
+    #[getter]
+    fn fuel(&self, py: Python<'_>) -> Option<u64> {
+        py.detach(|| {
+            let mut guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
+            let Guest { store, fuel, .. } = &mut *guest;
+            fuel.as_ref().map(|fuel| fuel.left(store).unwrap_or(0))
+        })
     }
 
     /// Size of the guest's linear memory in bytes. Waits while the guest runs.

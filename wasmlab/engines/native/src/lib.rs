@@ -2,9 +2,11 @@
 
 mod engine;
 mod errors;
+mod honest;
 mod hostdir;
 mod instance;
 mod limits;
+mod metering;
 mod runtime;
 mod stdio;
 

@@ -1,8 +1,12 @@
 //! The guest's standard streams: host descriptors, or Python callables for what it writes.
+//!
+//! `wasmer-wasix` hands the parts of one `fd_write` over one by one and says when that was all (`flush`). They are
+//! gathered, so that one write of the guest is one write of the host: lines stay whole and cost one system call each.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, SeekFrom, Write};
+use std::io::{self, ErrorKind, IoSlice, IsTerminal, Read, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,11 +16,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use wasmer_wasix::VirtualFile;
 use wasmer_wasix::virtual_fs::{AsyncRead, AsyncSeek, AsyncWrite, FsError, ReadBuf, Result as FsResult};
+use wasmer_wasix::wasmer_wasix_types::wasi::Filetype;
 
 use crate::runtime::Interruption;
 
 /// How much a stream says it will take or give; nobody relies on the number.
 const READY_BYTES: usize = 8192;
+/// So much is copied together before it is written; what is larger is written from where it lies.
+const GATHERED_BYTES: usize = 64 << 10;
 
 /// Where a stream leads.
 pub enum Target {
@@ -53,6 +60,10 @@ pub struct Stdio {
     number: u32,
     interruption: Arc<Interruption>,
     watch: Arc<Watch>,
+    /// Parts of the guest's present `fd_write`.
+    gathered: Vec<u8>,
+    /// What writing them ended with, to be told at the flush.
+    failed: Option<io::Error>,
 }
 
 impl Stdio {
@@ -69,7 +80,62 @@ impl Stdio {
                 Stream::File(unsafe { File::from_raw_fd(copy) })
             }
         };
-        Ok(Self { stream, number, interruption, watch: Arc::default() })
+        Ok(Self { stream, number, interruption, watch: Arc::default(), gathered: Vec::new(), failed: None })
+    }
+
+    /// What the guest shall take the stream for. Only a terminal is a character device: C libraries write line by line
+    /// to those, and in large pieces to all others.
+    pub fn filetype(&self) -> Filetype {
+        let Stream::File(file) = &self.stream else {
+            return Filetype::Unknown;
+        };
+        match file.metadata().map(|metadata| metadata.file_type()) {
+            Ok(kind) if kind.is_file() => Filetype::RegularFile,
+            Ok(kind) if kind.is_dir() => Filetype::Directory,
+            Ok(kind) if kind.is_block_device() => Filetype::BlockDevice,
+            Ok(kind) if kind.is_socket() => Filetype::SocketStream,
+            Ok(kind) if kind.is_char_device() && file.is_terminal() => Filetype::CharacterDevice,
+            // WASI has no name for a pipe.
+            _ => Filetype::Unknown,
+        }
+    }
+
+    /// Write what was gathered, and `data` after it, to the end.
+    fn write_out(&mut self, data: &[u8]) -> io::Result<()> {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let result = self.write_parts([IoSlice::new(&gathered), IoSlice::new(data)]);
+        gathered.clear();
+        self.gathered = gathered; // its memory serves the next write
+        result
+    }
+
+    fn write_parts(&self, mut parts: [IoSlice<'_>; 2]) -> io::Result<()> {
+        let mut left = &mut parts[..];
+        IoSlice::advance_slices(&mut left, 0); // drops empty ones
+        while !left.is_empty() {
+            let count = match &self.stream {
+                Stream::Null => return Ok(()),
+                Stream::Call(callable) => call(callable, &left[0])?,
+                Stream::File(file) => match (&*file).write_vectored(left) {
+                    Ok(count) => count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        // The guest may be told to wait, but it was not told that its stream is non-blocking: wait here.
+                        wait(file.as_raw_fd(), libc::POLLOUT, -1);
+                        if self.interruption.asked() {
+                            return Err(ErrorKind::Interrupted.into());
+                        }
+                        continue;
+                    }
+                    Err(error) if self.again(&error) => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            if count == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut left, count);
+        }
+        Ok(())
     }
 
     /// Retry what a signal of the host interrupted, unless that was meant for the guest.
@@ -157,32 +223,30 @@ impl AsyncRead for Stdio {
 }
 
 impl AsyncWrite for Stdio {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         if self.number == 0 {
             return Poll::Ready(Err(ErrorKind::PermissionDenied.into()));
         }
-        let file = match &self.stream {
-            Stream::Null => return Poll::Ready(Ok(data.len())),
-            Stream::Call(callable) => return Poll::Ready(call(callable, data)),
-            Stream::File(file) => file,
-        };
-        loop {
-            match (&*file).write(data) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // The guest may be told to wait, but it was not told that its stream is non-blocking: wait here.
-                    wait(file.as_raw_fd(), libc::POLLOUT, -1);
-                    if self.interruption.asked() {
-                        return Poll::Ready(Err(ErrorKind::Interrupted.into()));
-                    }
-                }
-                Err(error) if self.again(&error) => {}
-                result => return Poll::Ready(result),
-            }
+        if matches!(self.stream, Stream::Null) {
+            return Poll::Ready(Ok(data.len()));
         }
+        if self.gathered.len() + data.len() <= GATHERED_BYTES {
+            self.gathered.extend_from_slice(data);
+            return Poll::Ready(Ok(data.len()));
+        }
+        let first = self.gathered.is_empty();
+        Poll::Ready(self.write_out(data).map(|()| data.len()).inspect_err(|error| {
+            if !first {
+                // Earlier parts were taken as written: only the flush can still tell of it.
+                let same = error.raw_os_error().map(io::Error::from_raw_os_error);
+                self.failed = Some(same.unwrap_or_else(|| error.kind().into()));
+            }
+        }))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let failed = self.failed.take().map_or(Ok(()), Err);
+        Poll::Ready(failed.and_then(|()| self.write_out(&[])))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
