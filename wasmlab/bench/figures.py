@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from wasmlab.bench import cpu, memory, stats
 from wasmlab.bench.api import Api, PodWatch
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.environment import Conditions, busy_share, fingerprint
+from wasmlab.bench.flood import flood
 from wasmlab.bench.local import LocalExecutor
 from wasmlab.bench.plan import CONTROLS, Arm, Plan
 from wasmlab.bench.pods import PodExecutor, make_namespace
@@ -294,16 +294,9 @@ def idle_memory(
     proportional`` (MB of each worker), and ``node memory per idle pod`` (MB by which agent, zygote and workers
     together grew, per pod).
     """
-    from wasmlab.cluster import processes
     from wasmlab.modules.files import fixture
 
     image = pods.image(fixture("sleep"), "sleep")
-
-    def everything() -> memory.Memory:
-        # Workers have the zygote's command line, and are found as it is; children are looked up all the same.
-        found = {one.pid for one in processes.sandboxes_under(node_dir)}
-        found |= {child for pid in found for child in memory.children(pid)}
-        return memory.total(found | ({agent} if agent else set()))
 
     # One first, so that pulling, compiling and growing once are not counted as fifty pods' memory.
     names = []
@@ -311,7 +304,7 @@ def idle_memory(
     for number in range(count + 1):
         if number == 1:
             time.sleep(1.0)
-            before = everything()
+            before = memory.of_node(node_dir, agent)
         name, manifest = pods.pod(image, engine, ("600",))
         began, _, _ = pods.create(manifest)
         if not pods.watch.wait(lambda name=name: "running" in pods.watch.seen.get(name, {}), 60):  # type: ignore[misc]
@@ -320,7 +313,7 @@ def idle_memory(
             samples.setdefault("pod Running", []).append((pods.watch.seen[name]["running"] - began) * 1e-6)
         names.append(name)
     time.sleep(2.0)
-    after = everything()
+    after = memory.of_node(node_dir, agent)
     found = [one for pid in memory.running_workers(node_dir) if (one := memory.of(pid)) is not None]
     samples["idle pod private"] = [one.uss_bytes / 1e6 for one in found]
     samples["idle pod proportional"] = [one.pss_bytes / 1e6 for one in found]
@@ -357,36 +350,12 @@ def burst(
         manifest["metadata"]["namespace"] = namespace
         bodies.append((name, json.dumps(manifest).encode()))
     created: dict[str, int] = {}
-    errors: list[str] = []
-    feed = iter(bodies)
-    lock = threading.Lock()
-
-    def write() -> None:
-        while True:
-            with lock:
-                entry = next(feed, None)
-            if entry is None:
-                break
-            began = time.monotonic_ns()
-            try:
-                status, data = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", entry[1])
-            except ClusterError as error:
-                errors.append(error.message)
-                continue
-            if status == 201:
-                created[entry[0]] = began
-            else:
-                errors.append(f"{status} {data[:200].decode(errors='replace')}")
-        api.close()
-
     try:
         with PodWatch(api, namespace) as watch:
-            threads = [threading.Thread(target=write) for _ in range(writers)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            watch.wait(lambda: watch.ended >= len(created), timeout_s=60 + count * 0.1)
+            deadline_s = 60 + count * 0.1
+            flooded = flood(api, watch, namespace, bodies, writers=writers, timeout_s=deadline_s)
+            created = {name: one.began_ns for name, one in flooded.written.items()}
+            watch.wait(lambda: watch.ended >= len(created), timeout_s=deadline_s)
             phases = {name: pod["status"].get("phase") for name, pod in watch.last.items()}
             zero = min(created.values(), default=time.monotonic_ns())
             done = sorted(
@@ -406,7 +375,7 @@ def burst(
         "succeeded_s": [round(at, 4) for at in done],
         "engine": engine,
         "writers": writers,
-        "errors": errors[:5],
+        "errors": flooded.errors[:5],
         "cpu_ms_per_pod": {name: round(one * 1e3 / count, 3) for name, one in used.items()},
     }
 

@@ -66,6 +66,16 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def of_node(directory: Path, agent: int | None = None) -> Memory:
+    """Return the memory of a node: its agent, and the sandboxes below `directory` with all that they forked."""
+    from wasmlab.cluster import processes
+
+    # Workers have the zygote's command line, and are found as it is; children are looked up all the same.
+    found = {one.pid for one in processes.sandboxes_under(directory)}
+    found |= {child for pid in found for child in children(pid)}
+    return total(found | ({agent} if agent else set()))
+
+
 def running_workers(directory: Path) -> list[int]:
     """Return the pids of runs that the sandboxes below `directory` have on record and that have not ended."""
     found = []

@@ -14,6 +14,11 @@ import_ns, read_ns, compile_ns, load_ns, instantiate_ns, run_ns, teardown_ns, sp
 api_write_ns, scheduled_ns, ... status_observed_ns : moments of a pod, since its API write began
 started_at : UTC, ISO 8601
 fingerprint : id of the environment (`wasmlab.bench.environment`)
+experiment, load : of a scale experiment (`wasmlab.bench.scale`): ``burst``, ``density`` or ``concurrency``, and its N.
+    The mode then names both (``burst-300``), so that the arm stays exact
+begun_ns : of a scale experiment: when this run was asked for, since the first one of its kind and N was
+node_uss_bytes, node_pss_bytes, plane_uss_bytes, plane_pss_bytes : of density: private and proportional memory of all
+    processes of the node and of the control plane, at this many live Pods
 
 A Parquet file carries the whole fingerprint, the conditions and the plan in its schema metadata; a JSON file beside it
 says the same to those without a Parquet reader.
@@ -50,6 +55,7 @@ _TEXT = (
     "error",
     "started_at",
     "fingerprint",
+    "experiment",
 )
 _TIMES = (
     "first_byte_ns",
@@ -74,6 +80,13 @@ COLUMNS = (
     *_TIMES,
     "started_at",
     "fingerprint",
+    "experiment",
+    "load",
+    "begun_ns",
+    "node_uss_bytes",
+    "node_pss_bytes",
+    "plane_uss_bytes",
+    "plane_pss_bytes",
 )
 _FLAGS = ("ok", "warmup")
 BUSY_SHARE = 0.3

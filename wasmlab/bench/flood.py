@@ -1,0 +1,126 @@
+"""Write many Pods over a few connections, all at once or so many at a time, and note when each one was asked for."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wasmlab.bench.api import Api, PodWatch
+from wasmlab.errors import ClusterError
+
+WRITERS = 4
+_LOOK_EVERY_S = 0.5
+
+
+class Written(NamedTuple):
+    """A Pod that the API server took; times on CLOCK_MONOTONIC."""
+
+    uid: str
+    began_ns: int
+    answered_ns: int
+
+
+@dataclass
+class Flood:
+    """What came of it: Pods by name, and what the API server said about those it did not take."""
+
+    written: dict[str, Written] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+
+def flood(
+    api: Api,
+    watch: PodWatch,
+    namespace: str,
+    pods: Sequence[tuple[str, bytes]],
+    *,
+    writers: int = WRITERS,
+    in_flight: int | None = None,
+    timeout_s: float = 120.0,
+) -> Flood:
+    """Write Pods as fast as they are taken.
+
+    Parameters
+    ----------
+    api : Api
+        Each writer opens a connection of its own.
+    watch : PodWatch
+        Follows the namespace already.
+    pods : sequence of (str, bytes)
+        Names and bodies.
+    writers : int
+        How many connections.
+    in_flight : int, optional
+        So many Pods at a time: the next one is written when one has ended. None: all at once.
+    timeout_s : float
+        Deadline of the whole.
+
+    Returns
+    -------
+    Flood
+        When all have been written (not: ended). Those that were not by the deadline are missing.
+    """
+    done = Flood()
+    feed = iter(pods)
+    lock = threading.Lock()
+    stop = threading.Event()
+    deadline = time.monotonic() + timeout_s
+    limit = in_flight or len(pods)
+    already = watch.ended
+    asked = 0
+
+    def may_ask() -> bool:
+        # Asked under the watch's lock whenever a Pod changes: looking and claiming are one step.
+        nonlocal asked
+        if asked - len(done.errors) - (watch.ended - already) < limit:
+            asked += 1
+            return True
+        return False
+
+    def write() -> None:
+        try:
+            while True:
+                with lock:
+                    entry = next(feed, None)
+                if entry is None:
+                    return
+                # In slices, so that an interrupted measurement does not sit out its deadline.
+                while not watch.wait(may_ask, _LOOK_EVERY_S):
+                    if stop.is_set() or time.monotonic() > deadline:
+                        return
+                if stop.is_set():
+                    return
+                _write_one(api, namespace, *entry, done)
+        finally:
+            api.close()
+
+    threads = [threading.Thread(target=write, name="flood") for _ in range(max(1, min(writers, limit)))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    return done
+
+
+def _write_one(api: Api, namespace: str, name: str, body: bytes, done: Flood) -> None:
+    began = time.monotonic_ns()
+    try:
+        status, data = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", body)
+    except ClusterError as error:
+        done.errors.append(error.message)
+        return
+    if status == 201:
+        answered = time.monotonic_ns()
+        done.written[name] = Written(json.loads(data)["metadata"]["uid"], began, answered)
+    else:
+        done.errors.append(f"{status} {data[:200].decode(errors='replace')}")

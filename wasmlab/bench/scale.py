@@ -1,0 +1,219 @@
+"""Scale experiments on the WASM node of an embedded cluster: burst, density, concurrency (one module each).
+
+Each is carried out in blocks; a block holds every size once, in random order where there is a choice (a ramp of live
+Pods has none). The rows go into the same store as every other measurement, ``scale.parquet``; cost curves with their
+knees are in the JSON file beside it. Client, control plane, node and guests share the machine's cores, so these are
+figures of the whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasmlab.bench.environment import Conditions, busy_share, fingerprint
+from wasmlab.bench.pods import PodExecutor
+from wasmlab.bench.scale_burst import burst
+from wasmlab.bench.scale_concurrency import concurrency
+from wasmlab.bench.scale_curves import curves
+from wasmlab.bench.scale_density import density
+from wasmlab.bench.scale_rows import Budget, Lab, Rows
+from wasmlab.bench.store import Results
+from wasmlab.console import say, step
+from wasmlab.errors import BenchmarkError
+from wasmlab.modules import workloads
+
+if TYPE_CHECKING:
+    from wasmlab.cluster import Cluster, NodeHandle
+
+NAME = "scale"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; the defaults are those of the recorded run.
+
+    Attributes
+    ----------
+    engines : tuple of str
+        On which.
+    burst, density, concurrency : tuple of int
+        Pods at once, live Pods, runs in flight; an empty one leaves the experiment out.
+    blocks : int
+        How often each size.
+    probes : int
+        Starts that are timed at every level of density.
+    runs : int
+        Runs at every level of concurrency.
+    seed : int
+        Orders the sizes.
+
+    Raises
+    ------
+    BenchmarkError
+        If there is nothing to measure, or a size makes no sense.
+    """
+
+    engines: tuple[str, ...] = ("wasmtime", "wasmer")
+    burst: tuple[int, ...] = (10, 30, 100, 300, 1000)
+    density: tuple[int, ...] = (0, 10, 25, 50, 100, 150, 200, 300)
+    concurrency: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+    blocks: int = 3
+    probes: int = 5
+    runs: int = 60
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.engines or self.blocks < 1 or not (self.burst or self.density or self.concurrency):
+            raise BenchmarkError(
+                "there is nothing to measure", remedy="give an engine, a block and a size at least"
+            )
+        if any(n < 1 for n in (*self.burst, *self.concurrency)) or any(n < 0 for n in self.density):
+            raise BenchmarkError("bursts and runs in flight count from 1, live Pods from 0")
+        if self.probes < 1 or self.runs < 1:
+            raise BenchmarkError("probes and runs count from 1")
+
+    @classmethod
+    def quick(cls, engines: Sequence[str] = ("wasmtime",)) -> Sizes:
+        """Some twenty seconds' worth: what the notebook does by default."""
+        return cls(
+            engines=tuple(engines),
+            burst=(5, 10, 20, 40, 80),
+            density=(0, 5, 10, 20, 30),
+            concurrency=(1, 2, 3, 4, 6, 8),
+            blocks=2,
+            probes=3,
+            runs=24,
+        )
+
+    @property
+    def most_pods(self) -> int:
+        """How many Pods the node must take at a time."""
+        return max(
+            (*self.burst, *self.concurrency, *(level + self.probes for level in self.density), 110 - 10)
+        ) + 10  # fmt: skip
+
+
+def measure(
+    out: Path | None, sizes: Sizes | None = None, *, budget_s: float | None = None, quiet: bool = False
+) -> Results:
+    """Start an embedded cluster, carry the experiments out on it, and write ``<out>/scale.parquet`` and ``.json``.
+
+    Parameters
+    ----------
+    out : Path or None
+        Directory of the results; None writes nothing.
+    sizes : Sizes, optional
+        How much.
+    budget_s : float, optional
+        What does not fit into so many seconds is left out; ``plan["left_out"]`` says what.
+
+    Returns
+    -------
+    Results
+        ``extra["curves"]`` has the fitted curves. If interrupted by Ctrl-C: what was measured so far.
+
+    Raises
+    ------
+    WasmlabError
+        If the cluster does not start, or something breaks; what was measured before is written first.
+    """
+    from wasmlab.cluster import Cluster
+
+    sizes = sizes or Sizes()
+    budget = Budget(budget_s)
+    busy = busy_share(0.5)
+    with ExitStack() as stack:
+        with step("Start a control plane and a node", quiet=quiet):
+            args = ("--max-pods", str(sizes.most_pods))
+            cluster = stack.enter_context(Cluster.embedded(node_args=args))
+        node = next(iter(cluster.nodes.values()))
+        return measure_on(cluster, node, sizes, out=out, budget=budget, busy_before=busy, quiet=quiet)
+
+
+def measure_on(
+    cluster: Cluster,
+    node: NodeHandle,
+    sizes: Sizes,
+    *,
+    out: Path | None = None,
+    budget: Budget | None = None,
+    busy_before: float | None = None,
+    quiet: bool = False,
+) -> Results:
+    """Carry the experiments out on an embedded cluster that runs; its node takes ``sizes.most_pods``. See `measure`."""
+    before = Conditions.read()
+    versions = cluster.status().get("versions") or {}
+    facts = fingerprint(kubernetes=versions.get("kubernetes"))
+    results = Results(environment=facts)
+    results.plan = {"scale": asdict(sizes), "seed": sizes.seed, "interrupted": False}
+    rows, budget = Rows(facts["id"]), budget or Budget()
+    results.rows = rows.rows
+    failure: Exception | None = None
+    try:
+        with PodExecutor(cluster, node.dir) as pods:
+            lab = Lab(cluster, node, pods, rows, budget)
+            for title, act in _blocks(lab, sizes):
+                with step(title, quiet=quiet):
+                    act()
+    except KeyboardInterrupt:
+        results.plan["interrupted"] = True
+        say("interrupted: what was measured so far is kept")
+    except Exception as error:
+        if not rows.rows:
+            raise
+        failure = error
+        results.extra["error"] = f"{type(error).__name__}: {getattr(error, 'message', error)}"
+    results.plan["left_out"] = budget.left_out
+    results.conditions = [before.until(Conditions.read()) | {"busy_share_before": busy_before}]
+    results.extra["curves"] = {name: one.as_dict() for name, one in curves(results.frame).items()}
+    if out is not None:
+        path = results.save(Path(out) / f"{NAME}.parquet")
+        if failure is not None:
+            say(f"what was measured before it failed is in {path}")
+    if failure is not None:
+        raise failure
+    return results
+
+
+def _blocks(lab: Lab, sizes: Sizes) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield a title and what to do, block by block; the warm-up first."""
+    dice = random.Random(sizes.seed)
+    yield "Let the node pull and compile", partial(_warm_up, lab, sizes)
+    numbers = itertools.count()
+    for block in range(sizes.blocks):
+        of = f"block {block + 1} of {sizes.blocks}"
+        for engine in sizes.engines:
+            if sizes.burst:
+                title = f"{_listed(sizes.burst)} Pods at once, {engine} ({of})"
+                yield title, partial(burst, lab, engine, sizes.burst, next(numbers), dice)
+        for engine in sizes.engines:
+            if sizes.density:
+                title = f"{_listed(sizes.density)} live Pods, {engine} ({of})"
+                yield title, partial(density, lab, engine, sizes.density, sizes.probes, next(numbers))
+        if sizes.concurrency:
+            title = f"{_listed(sizes.concurrency)} runs in flight ({of})"
+            levels = sizes.concurrency
+            yield title, partial(concurrency, lab, sizes.engines, levels, sizes.runs, next(numbers), dice)
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(f"{one:,}" for one in sorted(sizes))
+
+
+def _warm_up(lab: Lab, sizes: Sizes) -> None:
+    from wasmlab.modules.files import fixture
+
+    image = lab.pods.image(fixture("sleep"), "sleep")
+    for engine in sizes.engines:
+        lab.pods.prepare(engine, workloads.get("hello"))
+        name, manifest = lab.pods.pod(image, engine, ("0",))
+        lab.pods.create(manifest)
+        lab.pods.watch.wait_done(name, 120.0)
+    lab.clear()

@@ -1,0 +1,125 @@
+"""From the rows of the scale experiments to points and cost curves. Pure.
+
+A point is one value of one block: a burst's seconds, a level's median. The runs inside of it are not independent, so it
+is the points that curves are fitted through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wasmlab.bench.scale_fit import Curve, fit
+from wasmlab.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXPERIMENTS = ("burst", "density", "concurrency")
+
+
+def bursts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per burst: ``engine, block, load, seconds, per_second, failed``.
+
+    ``seconds`` runs from the first API write to the last Succeeded seen. A burst of which a Pod failed has none: it did
+    not do what the others did.
+    """
+    return _levels(frame, "burst", ("engine", "block", "load"), "node")
+
+
+def in_flight(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per level of concurrency.
+
+    Returns
+    -------
+    DataFrame
+        ``path, engine, block, load, seconds, per_second, latency_ms, p95_ms, failed``.
+    """
+    return _levels(frame, "concurrency", ("path", "engine", "block", "load"), None)
+
+
+def live(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per level of density.
+
+    Returns
+    -------
+    DataFrame
+        ``engine, block, level, latency_ms`` (median of the starts timed there) ``, load`` (how many were alive then,
+        the median) ``, node_uss_mb, node_pss_mb, plane_uss_mb, plane_pss_mb, live`` (how many were alive when memory
+        was read) ``, failed``.
+    """
+    import pandas as pd
+
+    own = frame[(frame["experiment"] == "density") & (frame["path"] == "node")]
+    rows = []
+    for (engine, block, mode), group in own.groupby(["engine", "block", "mode"], sort=False):
+        good = group[group["ok"]]
+        row = {"engine": engine, "block": int(block), "level": int(mode.rpartition("-")[2])}
+        row |= {"failed": len(group) - len(good)}
+        times = good["total_ns"].dropna().astype(float)
+        row |= {"latency_ms": times.median() * 1e-6, "load": good["load"].astype(float).median()}
+        for column in ("node_uss", "node_pss", "plane_uss", "plane_pss"):
+            row[f"{column}_mb"] = group[f"{column}_bytes"].dropna().astype(float).median() * 1e-6
+        row["live"] = group.loc[group["node_uss_bytes"].notna(), "load"].astype(float).median()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _levels(frame: pd.DataFrame, experiment: str, by: Sequence[str], path: str | None) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    own = frame[frame["experiment"] == experiment]
+    if path is not None:
+        own = own[own["path"] == path]
+    rows = []
+    for key, group in own.groupby(list(by), sort=False):
+        row = dict(zip(by, key, strict=True))
+        failed = int((~group["ok"].astype(bool)).sum())
+        ends = (group["begun_ns"] + group["total_ns"]).astype(float)
+        seconds = np.nan if failed else (ends.max() - group["begun_ns"].astype(float).min()) * 1e-9
+        times = group.loc[group["ok"], "total_ns"].dropna().astype(float) * 1e-6
+        row |= {"load": int(row["load"]), "block": int(row["block"]), "seconds": seconds}
+        row |= {
+            "per_second": len(group) / seconds,
+            "latency_ms": times.median(),
+            "p95_ms": times.quantile(0.95),
+        }
+        rows.append({**row, "failed": failed})
+    return pd.DataFrame(rows)
+
+
+def curve(points: pd.DataFrame, cost: str, size: str = "load") -> Curve | None:
+    """Fit a cost curve through points; None if there are fewer than two sizes.
+
+    Parameters
+    ----------
+    points : DataFrame
+        Of one engine (and path), from `bursts`, `in_flight` or `live`.
+    cost, size : str
+        Its columns; points without a value are left out.
+    """
+    known = points[[size, cost]].dropna().astype(float)
+    known = known[known[cost] > 0]
+    try:
+        return fit(known[size].to_numpy(), known[cost].to_numpy())
+    except BenchmarkError:
+        return None
+
+
+def curves(frame: pd.DataFrame) -> dict[str, Curve]:
+    """Return every curve of a measurement by name, e.g. ``"burst wasmtime, seconds"``; what is missing is left out."""
+    found: dict[str, Curve | None] = {}
+    if not (points := bursts(frame)).empty:
+        for engine, own in points.groupby("engine", sort=False):
+            found[f"burst {engine}, seconds"] = curve(own, "seconds")
+    if not (points := live(frame)).empty:
+        for engine, own in points.groupby("engine", sort=False):
+            found[f"density {engine}, latency_ms"] = curve(own, "latency_ms")
+            for column in ("node_uss_mb", "node_pss_mb", "plane_uss_mb", "plane_pss_mb"):
+                found[f"density {engine}, {column}"] = curve(own, column, "live")
+    if not (points := in_flight(frame)).empty:
+        for (path, engine), own in points.groupby(["path", "engine"], sort=False):
+            for column in ("per_second", "latency_ms"):
+                found[f"concurrency {path} {engine}, {column}"] = curve(own, column)
+    return {name: one for name, one in found.items() if one is not None}
