@@ -92,23 +92,35 @@ def now_utc() -> str:
 
 @dataclass(frozen=True)
 class Conditions:
-    """A reading of what else the machine is doing; two of them make a report."""
+    """A reading of what else the machine is doing; two of them make a report.
+
+    What the kernel does not say (pressure, steal, frequency) is None; so is all of it where there is no ``/proc/stat``.
+    """
 
     at: str
-    load_1min: float
+    load_1min: float | None
     cpu_ticks: tuple[int, ...]
     cpu_pressure_us: int | None
+    context_switches: int | None = None
+    mhz: float | None = None
+    at_s: float = 0.0
 
     @classmethod
     def read(cls, root: Path = Path("/")) -> Conditions:
-        """Read ``/proc`` now."""
-        ticks = tuple(int(word) for word in (root / "proc/stat").read_text().split("\n", 1)[0].split()[1:])
-        try:
-            pressure = (root / "proc/pressure/cpu").read_text()
-            stalled = int(re.search(r"some .*total=(\d+)", pressure).group(1))  # type: ignore[union-attr]
-        except (OSError, AttributeError):
-            stalled = None
-        return cls(now_utc(), float((root / "proc/loadavg").read_text().split()[0]), ticks, stalled)
+        """Read ``/proc`` and ``/sys`` now."""
+        stat = _text(root / "proc/stat")
+        load = _text(root / "proc/loadavg").split()
+        stalled = re.search(r"^some .*total=(\d+)", _text(root / "proc/pressure/cpu"), re.MULTILINE)
+        switched = re.search(r"^ctxt (\d+)", stat, re.MULTILINE)
+        return cls(
+            now_utc(),
+            float(load[0]) if load else None,
+            tuple(int(word) for word in stat.split("\n", 1)[0].split()[1:]),
+            int(stalled[1]) if stalled else None,
+            int(switched[1]) if switched else None,
+            _mhz(root),
+            time.monotonic(),
+        )
 
     def until(self, later: Conditions) -> dict[str, Any]:
         """Return what happened between two readings.
@@ -116,16 +128,18 @@ class Conditions:
         Returns
         -------
         dict
-            ``started_at, ended_at, load_1min_before, load_1min_after, busy_share, steal_share, cpu_stalled_s``; shares
-            are of all CPU time of the machine, None where the kernel does not say.
+            ``started_at, ended_at, load_1min_before, load_1min_after, busy_share, steal_share, cpu_stalled_s,
+            context_switches_per_s, mhz``; shares are of all CPU time of the machine, ``cpu_stalled_s`` is how long some
+            process waited for a CPU, ``mhz`` is the mean of the two readings. None where the kernel does not say.
         """
         spent = [b - a for a, b in zip(self.cpu_ticks, later.cpu_ticks, strict=False)]
         # user nice system idle iowait irq softirq steal (guest time is already in user).
         total = sum(spent[:8])
         known = total > 0 and len(spent) >= 8
-        stalled = None
-        if self.cpu_pressure_us is not None and later.cpu_pressure_us is not None:
-            stalled = round((later.cpu_pressure_us - self.cpu_pressure_us) / 1e6, 3)
+        stalled = _less(later.cpu_pressure_us, self.cpu_pressure_us)
+        switches = _less(later.context_switches, self.context_switches)
+        elapsed_s = later.at_s - self.at_s
+        clocks = [one.mhz for one in (self, later) if one.mhz is not None]
         return {
             "started_at": self.at,
             "ended_at": later.at,
@@ -133,8 +147,36 @@ class Conditions:
             "load_1min_after": later.load_1min,
             "busy_share": round(1 - (spent[3] + spent[4]) / total, 4) if known else None,
             "steal_share": round(spent[7] / total, 4) if known else None,
-            "cpu_stalled_s": stalled,
+            "cpu_stalled_s": None if stalled is None else round(stalled / 1e6, 3),
+            "context_switches_per_s": None
+            if switches is None or elapsed_s <= 0
+            else round(switches / elapsed_s),
+            "mhz": round(sum(clocks) / len(clocks)) if clocks else None,
         }
+
+
+def _less(later: int | None, before: int | None) -> int | None:
+    return None if later is None or before is None else later - before
+
+
+def _text(path: Path) -> str:
+    # Opening works and reading fails where pressure is compiled in and switched off.
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _mhz(root: Path) -> float | None:
+    """Return the mean clock of the CPUs: as the governor sets it, else as the processor's table tells it."""
+    governed = [
+        int(text) / 1000
+        for path in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+        if (text := _text(path).strip()).isdigit()
+    ]
+    told = [float(text) for text in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", _cpuinfo(root), re.MULTILINE)]
+    clocks = governed or told
+    return sum(clocks) / len(clocks) if clocks else None
 
 
 def busy_share(sample_s: float = 1.0, root: Path = Path("/")) -> float | None:
@@ -160,10 +202,7 @@ def _engines() -> dict[str, str]:
 
 
 def _cpu_model(root: Path) -> str:
-    try:
-        match = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", _cpuinfo(root), re.MULTILINE)
-    except OSError:
-        match = None
+    match = re.search(r"^(?:model name|Model|cpu model)\s*:\s*(.+)$", _cpuinfo(root), re.MULTILINE)
     return match.group(1).strip() if match else platform.machine()
 
 
@@ -173,10 +212,7 @@ def _cpu_flags(root: Path) -> list[str]:
 
 
 def _cpuinfo(root: Path) -> str:
-    try:
-        return (root / "proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    return _text(root / "proc/cpuinfo")
 
 
 def _memory_bytes(root: Path) -> int:
