@@ -68,7 +68,9 @@ class FakeRuntime:
     async def prepare(self, engine: str, spec: Any) -> Path:
         return Path("/artifact")
 
-    async def start(self, engine: str, run_id: RunId, spec: Any, artifact: Path, log_path: Path) -> FakeRun:
+    async def start(
+        self, engine: str, run_id: RunId, spec: Any, artifact: Path, log_path: Path, *, stdin: Any = ()
+    ) -> FakeRun:
         await self.gate.wait()
         if self.error is not None:
             raise self.error
@@ -76,6 +78,9 @@ class FakeRuntime:
         self.started.append(str(run_id))
         self.runs[str(run_id)] = FakeRun(self.stubborn)
         return self.runs[str(run_id)]
+
+    def recorded_spec(self, run_id: RunId) -> Any:
+        raise KeyError(run_id)
 
     async def attach(self, engine: str, run_id: RunId) -> FakeRun:
         return self.runs[str(run_id)]

@@ -1,8 +1,8 @@
 """One container's way through the state table: pull, create, run, and again if its restartPolicy says so.
 
-A `ContainerTask` belongs to a pod worker, which starts it, is told when the status has changed, and ends it with
-`stop`. What only waits can be cancelled at any moment. The one step that never is, is the start: between asking the
-sandbox and knowing its answer nobody may lose the run.
+A `ContainerTask` belongs to a pod worker, which starts it, is told when the status has changed, and ends it with `end`.
+What only waits can be cancelled at any moment. The one step that never is, is the start: between asking the sandbox and
+knowing its answer nobody may lose the run. While its module runs, an `Attempt` looks after it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,30 @@ import asyncio
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from wasmlab.errors import InvalidModule, LinkError, SandboxError, Unsupported, WasmlabError
-from wasmlab.node import env, events, inputs, log, outcomes, podspec, rotation, states, stdin
+from wasmlab.node import (
+    env,
+    events,
+    inputs,
+    instances,
+    log,
+    outcomes,
+    podspec,
+    rotation,
+    states,
+    stdin,
+    termmessage,
+)
+from wasmlab.node.attempt import Attempt, Turn
 from wasmlab.node.backoff import Backoff, CrashBackoff
+from wasmlab.node.grace import Grace
 from wasmlab.node.images import PullFailed
 from wasmlab.node.kubeapi import Json
 from wasmlab.node.records import ContainerRecord, Ended
@@ -31,7 +46,7 @@ from wasmlab.node.statuswriter import Urgency
 
 if TYPE_CHECKING:
     from wasmlab.oci.store import StoredModule
-    from wasmlab.sandbox import Run
+    from wasmlab.sandbox import Run, RunSpec
 
 
 class Pod(Protocol):
@@ -49,6 +64,10 @@ class Pod(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether what runs is being ended."""
+
+    @property
+    def grace_s(self) -> float:
+        """Its termination grace period."""
 
     @property
     def start_time(self) -> float:
@@ -98,10 +117,16 @@ class ContainerTask:
         self.engine = engine
         self.runs = runs
         self.instances: set[Run] = set()  # what runs beside it: probes, hooks, kubectl exec
-        self.adopt: RunId | None = None
+        self.spent_ns = 0  # the CPU time of those that have ended
+        self.adopt: RunId | None = None  # the run that an earlier agent left
+        self.reported: Ended | None = None  # or only its end, as the API has it
+        self.had_proved = (False, False)  # whether its probes had found it started, and ready
+        self.dismissed = False  # a sidecar that is not needed any more
+        self.up = asyncio.Event() if record.sidecar else None  # set when those after it may start
         self.crash = CrashBackoff(intervals.backoff_base_s, intervals.backoff_cap_s)
         self._task: asyncio.Task[None] | None = None
-        self._run: Run | None = None
+        self._attempt: Attempt | None = None
+        self._message_directory: Path | None = None
         self._module: StoredModule | None = None
         self._interruptible = False
         self._told = (
@@ -115,16 +140,18 @@ class ContainerTask:
         """Go through the table to DONE."""
         self._task = asyncio.current_task()
         try:
+            if self.reported is not None and not await self._ended(self.reported):
+                return
             if self.adopt is not None and not await self._take_up(self.adopt):
                 return
-            while not self._pod.leaving:
+            while not self._leaving:
                 await self._pull()
                 if not await self._create():
                     return
         except asyncio.CancelledError:
-            if not self._pod.stopping:
+            if not self._stopping:
                 raise
-            # `stop` cancelled a wait. The task itself goes on: it may be the pod's.
+            # `end` cancelled a wait. The task itself goes on: it may be the pod's.
             if self._task is not None:
                 self._task.uncancel()
         finally:
@@ -132,21 +159,54 @@ class ContainerTask:
         if self.record.state is not State.DONE:
             self.record.move(State.DONE)
 
-    async def stop(self, number: signal.Signals) -> bool:
-        """End it: a signal if it runs, no more waiting if it waits. Whether it ran."""
-        if self._run is not None:
-            with contextlib.suppress(SandboxError, ProcessLookupError):
-                await self._run.kill(number)
-            return True
-        if self._task is not None and self._interruptible:
+    async def end(self, grace: Grace, turns: Sequence[Turn] = ()) -> None:
+        """End it: no more waiting if it waits, else as `Attempt.end` does. The pod is stopping, or it was dismissed."""
+        if self._attempt is not None:
+            await self._attempt.end(grace, f"Stopping container {self.record.name}", turns)
+        elif self._task is not None and self._interruptible:
             self._task.cancel()
-        return False
+
+    async def kill(self) -> None:
+        """End it at once."""
+        if self._attempt is not None:
+            await self._attempt.signal(signal.SIGKILL)
+        elif self._task is not None and self._interruptible:
+            self._task.cancel()
+
+    async def quiet(self) -> None:
+        """Wait until its module does not run."""
+        if self._attempt is not None:
+            await self._attempt.over()
 
     @property
     def current(self) -> RunId | None:
         """Its run, while it runs."""
         run_id = RunId(self._pod.uid, self.record.name, self.record.restarts)
-        return run_id if self._run is not None and str(run_id) == self.record.run_id else None
+        return run_id if self._attempt is not None and str(run_id) == self.record.run_id else None
+
+    def told(self) -> None:
+        """Something that its status says has changed."""
+        if self.up is not None and self.record.is_started:
+            self.up.set()
+        self._pod.changed(Urgency.HELD)
+
+    def event(self, kind: str, reason: str, message: str) -> None:
+        """Record an event of it."""
+        self._services.recorder.pod(self._pod.pod, kind, reason, message, self.record.name, self.record.init)
+
+    @property
+    def _leaving(self) -> bool:
+        return self.dismissed or self._pod.leaving
+
+    @property
+    def _stopping(self) -> bool:
+        return self.dismissed or self._pod.stopping
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of its module and of what runs beside it."""
+        runs = (self._attempt.run, *self.instances) if self._attempt is not None else ()
+        return tuple(run.pid for run in runs)
 
     @property
     def live_log(self) -> tuple[Path, Callable[[], Awaitable[None]]] | None:
@@ -167,6 +227,10 @@ class ContainerTask:
         # No directory per container: making one costs as much as everything else this agent does to start a module.
         return self._pod.directory / f"{self.record.name}.{attempt}.log"
 
+    def message_path(self, attempt: int) -> Path:
+        """The directory where an attempt may leave its termination message."""
+        return self._pod.directory / f"{self.record.name}.{attempt}.message"
+
     # ---- the states ----
 
     async def _take_up(self, run_id: RunId) -> bool:
@@ -178,7 +242,10 @@ class ContainerTask:
             return await self._ended(outcomes.lost(self._pod.start_time, time.time(), str(run_id)))
         log.info("took up a run", pod=podspec.key(self._pod.pod), run=run_id, ended=run.done)
         began = self._services.runtime.started_at(run_id) or self._pod.start_time
-        return await self._follow(run, run_id, began)
+        with contextlib.suppress(KeyError):
+            spec = self._services.runtime.recorded_spec(run_id)
+            self._message_directory = termmessage.host_directory(spec, self.spec)
+        return await self._follow(run, run_id, began, fresh=False)
 
     async def _pull(self) -> None:
         """PULLING, and PULL_BACKOFF for as long as it takes."""
@@ -188,7 +255,7 @@ class ContainerTask:
         while True:
             self.record.move(State.PULLING)
             try:
-                self._module = await self._services.images.ensure(self._pod.pod, self.spec, self._event)
+                self._module = await self._services.images.ensure(self._pod.pod, self.spec, self.event)
                 break
             except PullFailed as failure:
                 await self._pull_failed(failure, backoff)
@@ -203,8 +270,8 @@ class ContainerTask:
         if self._is_news(failure.message):
             log.info("pull failed", pod=podspec.key(self._pod.pod), image=image, error=failure.message)
             if failure.reason == states.ERR_IMAGE_PULL:
-                self._event(events.WARNING, "Failed", f'Failed to pull image "{image}": {failure.message}')
-            self._event(events.WARNING, "Failed", f"Error: {failure.reason}")
+                self.event(events.WARNING, "Failed", f'Failed to pull image "{image}": {failure.message}')
+            self.event(events.WARNING, "Failed", f"Error: {failure.reason}")
         first_s = min(1.0, wait_s / 2)
         await asyncio.sleep(first_s)
         if failure.reason == states.ERR_IMAGE_PULL:
@@ -216,7 +283,7 @@ class ContainerTask:
             )
             self._pod.changed(Urgency.NOW)
             if not failure.hopeless:  # the refusal was told once; nobody needs to hear it again
-                self._event(events.NORMAL, "BackOff", waiting)
+                self.event(events.NORMAL, "BackOff", waiting)
         await asyncio.sleep(wait_s - first_s)
 
     async def _create(self) -> bool:
@@ -239,8 +306,11 @@ class ContainerTask:
                 await self._config_error(states.CREATE_ERROR, _message(error))
             self.record.move(State.CREATING)
         self._pod.spans.mark("compiled")
+        self._message_directory = None
+        if termmessage.opens_files(spec.module, spec.digest):
+            spec = self._with_message(spec)
         path = self.log_path(self.record.restarts)
-        self._event(events.NORMAL, "Created", "Container created")
+        self.event(events.NORMAL, "Created", "Container created")
         try:
             while True:
                 self._interruptible = False  # from here on the run is on record
@@ -252,7 +322,10 @@ class ContainerTask:
                             self.engine, run_id, spec, artifact, path, stdin=fds
                         )
                     break
-                except (NotRecorded, OSError) as error:  # a full disk, say: it never began, and may begin later
+                except (
+                    NotRecorded,
+                    OSError,
+                ) as error:  # a full disk, say: it never began, and may begin later
                     self._interruptible = True
                     await self._config_error(states.CREATE_ERROR, _message(error))
                 self.record.move(State.CREATING)
@@ -262,15 +335,23 @@ class ContainerTask:
             )
             return await self._not_started(error, run_id)
         self.runs[run_id] = self.engine
-        self._event(events.NORMAL, "Started", "Container started")
-        return await self._follow(run, run_id, time.time())
+        self.event(events.NORMAL, "Started", "Container started")
+        return await self._follow(run, run_id, time.time(), fresh=True)
+
+    def _with_message(self, spec: RunSpec) -> RunSpec:
+        try:
+            spec = termmessage.with_place(spec, self.spec, self.message_path(self.record.restarts))
+        except OSError as error:  # it can run without
+            log.warning("no termination message", pod=podspec.key(self._pod.pod), error=error)
+        self._message_directory = termmessage.host_directory(spec, self.spec)
+        return spec
 
     async def _config_error(self, reason: str, message: str) -> None:
         self.record.move(State.CONFIG_ERROR, reason, message)
         self._pod.changed(Urgency.NOW)
         if self._is_news(message):
             log.info("cannot create a container", pod=podspec.key(self._pod.pod), error=message)
-            self._event(events.WARNING, "Failed", f"Error: {message}")
+            self.event(events.WARNING, "Failed", f"Error: {message}")
         self._retry_now.clear()
         # A fixed period and not a doubled one, as the kubelet's: a ConfigMap may appear at any moment.
         with contextlib.suppress(TimeoutError):
@@ -278,25 +359,25 @@ class ContainerTask:
                 await self._retry_now.wait()
 
     async def _not_started(self, error: BaseException, run_id: RunId) -> bool:
-        self._event(events.WARNING, "Failed", f"Error: {_message(error)}")
+        self.event(events.WARNING, "Failed", f"Error: {_message(error)}")
         return await self._ended(outcomes.start_error(_message(error), time.time(), str(run_id)))
 
-    async def _follow(self, run: Run, run_id: RunId, began: float) -> bool:
+    async def _follow(self, run: Run, run_id: RunId, began: float, *, fresh: bool) -> bool:
         """RUNNING, until it has ended."""
         record = self.record
-        self._run = run
+        attempt = self._attempt = Attempt(self._services, self._pod, self, run)
         self._interruptible = False
-        if record.ended is not None:
-            record.last, record.ended = record.ended, None
         record.run_id = str(run_id)
         record.started_at = began
-        record.move(State.RUNNING)
         told_ns = ended_ns = time.monotonic_ns()
-        if not run.done:
-            self._pod.changed(Urgency.HELD)
+        if run.done:
+            record.runs()
+        else:
+            attempt.begin(fresh=fresh)
+            self.told()
         try:
-            if self._pod.stopping:  # stopped while the start was under way
-                await self.stop(signal.SIGTERM)
+            if self._stopping:  # stopped while the start was under way
+                await attempt.signal(signal.SIGTERM)
             outcome = await self._services.runtime.outcome(self.engine, run_id, run)
             end = outcomes.ended(outcome, str(run_id))
             # When the module began, by the sandbox; this agent was told a little later, under load after the end.
@@ -310,19 +391,23 @@ class ContainerTask:
         except SandboxError as error:
             log.error("a run is lost", pod=podspec.key(self._pod.pod), run=run_id, error=error.message)
             end = outcomes.lost(began, time.time(), str(run_id))
+        except asyncio.CancelledError:
+            attempt.abandon()
+            raise
         finally:
-            self._run = None
+            self._attempt = None
+        attempt.close()
+        if self.instances:
+            await instances.end_all(self)
+        end = termmessage.complete(end, self.spec, self._message_directory, self.log_path(run_id.attempt))
         self._pod.spans.mark("exited")
         return await self._ended(end, max(0, ended_ns - told_ns) / 1e9, ended_ns)
 
     async def _ended(self, end: Ended, ran_s: float = 0.0, ended_ns: int | None = None) -> bool:
         """EXITED: what next? True, after its back-off, if the container is to be started again."""
         record = self.record
-        record.move(State.EXITED)
-        record.ended = end
-        record.run_id = end.run_id
-        policy = "OnFailure" if record.init and self._pod.policy != "Never" else self._pod.policy
-        if self._pod.leaving or not states.should_restart(policy, end.exit_code):
+        record.ends(end)
+        if self._leaving or not record.restarts_after(end.exit_code, self._pod.policy):
             record.move(State.DONE)
             # The pod's end, if this was its last container, is written at once by the pod.
             self._pod.changed(Urgency.HELD)
@@ -331,7 +416,7 @@ class ContainerTask:
         if wait_s > 0:
             meta = self._pod.pod["metadata"]
             who = f"{meta['name']}_{meta['namespace']}({self._pod.uid})"
-            self._event(
+            self.event(
                 events.WARNING, "BackOff", f"Back-off restarting failed container {record.name} in pod {who}"
             )
             message = f"back-off {wait_s:g}s restarting failed container={record.name} pod={who}"
@@ -343,6 +428,7 @@ class ContainerTask:
             await asyncio.sleep(wait_s - min(max(0.0, waited_s), wait_s))
         await self._forget_old()
         record.restarts += 1
+        self.spent_ns = 0
         return True
 
     async def _forget_old(self) -> None:
@@ -352,9 +438,7 @@ class ContainerTask:
             path = self.log_path(run_id.attempt)
             for old in (path, *rotation.rotated(path)):
                 old.unlink(missing_ok=True)
-
-    def _event(self, kind: str, reason: str, message: str) -> None:
-        self._services.recorder.pod(self._pod.pod, kind, reason, message, self.record.name, self.record.init)
+            shutil.rmtree(self.message_path(run_id.attempt), ignore_errors=True)
 
     def _is_news(self, message: str) -> bool:
         news, self._told = message != self._told, message

@@ -20,25 +20,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wasmlab.node.records import ContainerRecord, Ended, Json, PodFacts, rfc3339
-from wasmlab.node.states import CONTAINER_CREATING, POD_INITIALIZING, should_restart
+from wasmlab.node.states import CONTAINER_CREATING, POD_INITIALIZING
+
+# References: k8s.io/kubernetes/pkg/kubelet/container/runtime.go (``MaxPodTerminationMessageLogLength``).
+_MESSAGES_BYTES = 12 * 1024
 
 
-def container_status(record: ContainerRecord, *, krustlet: bool = False) -> Json:
-    """v1.ContainerStatus of one record."""
+def container_status(
+    record: ContainerRecord, *, krustlet: bool = False, message_bytes: int = _MESSAGES_BYTES
+) -> Json:
+    """v1.ContainerStatus of one record.
+
+    Parameters
+    ----------
+    message_bytes : int
+        What it may say about its end; all containers of a pod share 12 KiB.
+    """
     status: Json = {
         "name": record.name,
         "image": record.image,
         "imageID": record.image_id,
         "restartCount": record.restarts,
-        "started": record.running,
-        "ready": record.running,
+        "started": record.is_started,
+        "ready": record.is_ready,
     }
     ended = record.terminated
     if record.running:
         status["state"] = {"running": {"startedAt": rfc3339(record.started_at or 0)}}
     elif ended is not None:
-        status["state"] = {"terminated": _terminated(ended, krustlet)}
-        if record.init:
+        status["state"] = {"terminated": _terminated(ended, krustlet, message_bytes)}
+        if record.init and not record.sidecar:
             status["ready"] = ended.exit_code == 0
     else:
         waiting = {"reason": record.reason}
@@ -49,13 +60,13 @@ def container_status(record: ContainerRecord, *, krustlet: bool = False) -> Json
     if ended is None and not record.running and record.ended is not None:
         last = record.ended  # waiting for its restart: the end just past is the last state
     if last is not None:
-        status["lastState"] = {"terminated": _terminated(last, krustlet)}
+        status["lastState"] = {"terminated": _terminated(last, krustlet, message_bytes)}
     if record.run_id:
         status["containerID"] = f"wasmlab://{record.run_id}"
     return status
 
 
-def _terminated(ended: Ended, krustlet: bool) -> Json:
+def _terminated(ended: Ended, krustlet: bool, message_bytes: int) -> Json:
     terminated: Json = {
         "exitCode": ended.exit_code,
         "startedAt": rfc3339(ended.started_at),
@@ -67,7 +78,7 @@ def _terminated(ended: Ended, krustlet: bool) -> Json:
     terminated["reason"] = ended.reason
     terminated["containerID"] = f"wasmlab://{ended.run_id}"
     if ended.message:
-        terminated["message"] = ended.message
+        terminated["message"] = ended.message.encode()[:message_bytes].decode(errors="ignore")
     return terminated
 
 
@@ -77,20 +88,26 @@ def phase(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
         return facts.verdict.phase
     if facts.krustlet:
         restart_policy = "Never"
-    # An init container restarts on failure only, and not at all under Never.
-    init_policy = "Never" if restart_policy == "Never" else "OnFailure"
-    pending_init = False
+    pending_init = pending_sidecar = False
+    running = waiting = stopped = succeeded = stopped_for_good = 0
     for record in records:
         if not record.init:
             continue
         ended = record.terminated
-        if ended is None:
+        if record.sidecar:
+            # How one ends, and what it is restarting from, is of no account for the phase.
+            if record.running:
+                running += 1
+                pending_sidecar |= not record.started
+            elif not record.has_run:
+                waiting += 1
+                pending_sidecar = True
+        elif ended is None:
             pending_init = True
         elif ended.exit_code != 0:
-            if facts.terminal or not should_restart(init_policy, ended.exit_code):
+            if facts.terminal or not record.restarts_after(ended.exit_code, restart_policy):
                 return "Failed"
             pending_init = True
-    running = waiting = stopped = succeeded = stopped_for_good = 0
     for record in records:
         if record.init:
             continue
@@ -103,7 +120,7 @@ def phase(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
             stopped += 1
             # An end counts as a success also while it waits for its restart; `stopped_for_good` decides the phase.
             succeeded += ended.exit_code == 0
-            stopped_for_good += not should_restart(restart_policy, ended.exit_code)
+            stopped_for_good += not record.restarts_after(ended.exit_code, restart_policy)
         else:
             waiting += 1
     if facts.terminal and running == 0:
@@ -111,7 +128,7 @@ def phase(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
         return (
             "Succeeded" if stopped and stopped == succeeded and not waiting and not pending_init else "Failed"
         )
-    if pending_init or waiting:
+    if pending_init or waiting or (pending_sidecar and not _initialized(records)):
         return "Pending"
     if running:
         return "Running"
@@ -120,16 +137,20 @@ def phase(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
     return "Succeeded" if stopped == succeeded else "Failed"
 
 
+def _initialized(records: Sequence[ContainerRecord]) -> bool:
+    """Whether a container that is none of the init containers has ever started: what they were for is done."""
+    return any(not r.init and r.has_run for r in records)
+
+
 def _conditions(records: Sequence[ContainerRecord], pod_phase: str, facts: PodFacts) -> list[Json]:
-    unready = [r.name for r in records if not r.init and not r.running]
-    uninitialized = [r.name for r in records if r.init and not (r.terminated and r.terminated.exit_code == 0)]
-    started = any(not r.init and (r.running or r.ended or r.last) for r in records)
+    unready = [r.name for r in records if (r.sidecar or not r.init) and not r.is_ready]
+    uninitialized = [r.name for r in records if r.init and not _has_initialized(r)]
     terminal_reason = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(pod_phase)
 
     initialized: Json = {"type": "Initialized", "status": "True"}
     if pod_phase == "Succeeded":
         initialized["reason"] = "PodCompleted"
-    elif uninitialized and not started:
+    elif uninitialized and not _initialized(records):
         initialized |= {
             "status": "False",
             "reason": "ContainersNotInitialized",
@@ -176,6 +197,12 @@ def _conditions(records: Sequence[ContainerRecord], pod_phase: str, facts: PodFa
     return wanted
 
 
+def _has_initialized(record: ContainerRecord) -> bool:
+    if record.sidecar:
+        return record.is_started
+    return record.terminated is not None and record.terminated.exit_code == 0
+
+
 def build(records: Sequence[ContainerRecord], restart_policy: str | None, facts: PodFacts) -> Json:
     """The status to write, as the body of a strategic merge patch (null removes a field).
 
@@ -212,11 +239,16 @@ def build(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
         "podIPs": [{"ip": facts.host_ip}],
         "startTime": rfc3339(facts.start_time),
         "conditions": _conditions(records, pod_phase, facts),
-        "containerStatuses": [container_status(r, krustlet=facts.krustlet) for r in records if not r.init],
     }
-    inits = [container_status(r, krustlet=facts.krustlet) for r in records if r.init]
-    if inits:
-        status["initContainerStatuses"] = inits
+    share = _MESSAGES_BYTES // len(records)
+    for kind, init in (("containerStatuses", False), ("initContainerStatuses", True)):
+        statuses = [
+            container_status(r, krustlet=facts.krustlet, message_bytes=share)
+            for r in records
+            if r.init is init
+        ]
+        if statuses or not init:
+            status[kind] = statuses
     return status
 
 

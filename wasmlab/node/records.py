@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from wasmlab.node.states import CONTAINER_CREATING, State, check
+from wasmlab.node.states import CONTAINER_CREATING, State, check, should_restart
 
 Json = dict[str, Any]
 
@@ -69,11 +69,28 @@ def ended_of(terminated: Json) -> Ended:
 
 @dataclass
 class ContainerRecord:
-    """What the worker knows of one container."""
+    """What the worker knows of one container.
+
+    Parameters
+    ----------
+    sidecar : bool
+        An init container that goes on beside the others (restartPolicy Always).
+    policy : str or None
+        Its own restartPolicy, where it has one.
+    rules : sequence of dict
+        Its own restartPolicyRules.
+    started, ready : bool
+        What its startup and readiness probes say; without any, True. They count only while it runs.
+    """
 
     name: str
     image: str
     init: bool = False
+    sidecar: bool = False
+    policy: str | None = None
+    rules: Sequence[Json] = ()
+    started: bool = True
+    ready: bool = True
     state: State = State.QUEUED
     reason: str = CONTAINER_CREATING  # the waiting reason
     message: str = ""
@@ -96,10 +113,52 @@ class ContainerRecord:
         if reason is not None:
             self.reason, self.message = reason, message
 
+    def runs(self) -> None:
+        """Go to RUNNING: the end before this attempt becomes the last state."""
+        self.move(State.RUNNING)
+        if self.ended is not None:
+            self.last, self.ended = self.ended, None
+
+    def ends(self, end: Ended) -> None:
+        """Go to EXITED."""
+        self.move(State.EXITED)
+        if self.ended is not None:  # an attempt that was never said to run
+            self.last = self.ended
+        self.ended, self.run_id = end, end.run_id
+
     @property
     def running(self) -> bool:
         """Whether its module runs."""
         return self.state is State.RUNNING
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it runs and its startup probe is content."""
+        return self.running and self.started
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs and both probes are content."""
+        return self.running and self.started and self.ready
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it was ever seen running, or ended."""
+        return self.running or self.ended is not None or self.last is not None
+
+    def restarts_after(self, exit_code: int, pod_policy: str | None) -> bool:
+        """Whether it is started again when it has ended so.
+
+        Parameters
+        ----------
+        pod_policy : str or None
+            ``spec.restartPolicy`` of the pod.
+        """
+        if self.sidecar:
+            return True
+        if self.init and exit_code == 0:
+            return False  # what it was for is done
+        return should_restart(self.policy or pod_policy, exit_code, self.rules if self.policy else ())
 
     @property
     def terminated(self) -> Ended | None:

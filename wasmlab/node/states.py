@@ -5,10 +5,12 @@ does not list is a programming error that fails loudly instead of a status that 
 
 ::
 
-    QUEUED -> PULLING -> CREATING -> RUNNING -> EXITED -> DONE
-                |  ^        |  ^        ^          |
-                v  |        v  |        |          v
-           PULL_BACKOFF  CONFIG_ERROR   +-- CRASH_BACKOFF (through PULLING again: the policy may be Always)
+    QUEUED -> PULLING -> CREATING -> STARTING -> RUNNING -> EXITED -> DONE
+                |  ^        |  ^                    ^          |
+                v  |        v  |                    |          v
+           PULL_BACKOFF  CONFIG_ERROR               +-- CRASH_BACKOFF (through PULLING again: the policy may be Always)
+
+STARTING is only for a container with a postStart hook: its module runs, and is not said to until the hook has ended.
 
 References
 ----------
@@ -18,8 +20,10 @@ The cut (does / reports / next) is Krustlet's; the reasons are the kubelet's: ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class State(StrEnum):
@@ -30,6 +34,7 @@ class State(StrEnum):
     PULL_BACKOFF = "pull-backoff"
     CREATING = "creating"
     CONFIG_ERROR = "config-error"
+    STARTING = "starting"
     RUNNING = "running"
     EXITED = "exited"
     CRASH_BACKOFF = "crash-backoff"
@@ -99,13 +104,19 @@ TABLE: dict[State, Row] = {
         "resolves environment and mounts, compiles, hands the run to the sandbox",
         "waiting",
         _CREATING,
-        frozenset({State.RUNNING, State.CONFIG_ERROR, State.EXITED, State.DONE}),
+        frozenset({State.STARTING, State.RUNNING, State.CONFIG_ERROR, State.EXITED, State.DONE}),
     ),
     State.CONFIG_ERROR: Row(
         "waits before it reads the configuration again",
         "waiting",
         (CONFIG_ERROR, CREATE_ERROR),
         frozenset({State.CREATING, State.PULLING, State.DONE}),
+    ),
+    State.STARTING: Row(
+        "runs the postStart hook beside the module",
+        "waiting",
+        _CREATING,
+        frozenset({State.RUNNING, State.EXITED}),
     ),
     State.RUNNING: Row("waits for the module's end", "running", (), frozenset({State.EXITED})),
     State.EXITED: Row(
@@ -143,13 +154,33 @@ def check(old: State, new: State, reason: str) -> State:
     return new
 
 
-def should_restart(restart_policy: str | None, exit_code: int) -> bool:
+def should_restart(
+    restart_policy: str | None, exit_code: int, rules: Sequence[Mapping[str, Any]] = ()
+) -> bool:
     """Whether an ended container is started again.
+
+    Parameters
+    ----------
+    restart_policy : str or None
+        The container's own, else the pod's.
+    rules : sequence of v1.ContainerRestartRule
+        The container's own (`restartPolicyRules`): the first that matches the exit code is asked before the policy.
+        The only action served is Restart; the scheduler keeps RestartAllContainers away from a node that does not
+        declare it.
 
     References
     ----------
     ``k8s.io/kubernetes/pkg/api/v1/pod/util.go``, ``ContainerShouldRestart``: the default is Always.
     """
+    for rule in rules:
+        codes = rule.get("exitCodes") or {}
+        if {
+            "In": exit_code in codes.get("values", ()),
+            "NotIn": exit_code not in codes.get("values", ()),
+        }.get(codes.get("operator", ""), False):
+            if rule.get("action") == "Restart":
+                return True
+            break
     if restart_policy == "Never":
         return False
     if restart_policy == "OnFailure":

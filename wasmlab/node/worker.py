@@ -2,8 +2,16 @@
 
 The worker starts the pod's containers (init containers one after the other, then the others side by side), has the
 status written when it changes, and ends the pod when it is told to: by deletion, by its deadline, by the agent.
-Ending goes one way: no more starts, SIGTERM to what runs, SIGKILL after the grace period, the last status, and then,
-for a deleted pod, its removal from the API.
+Ending goes one way: no more starts, each container to its end as `Attempt.end` does it (sidecars after the others, in
+reverse), the last status, and then, for a deleted pod, its removal from the API.
+
+Sidecars (init containers with restartPolicy Always) have tasks of their own: the next container starts when one has
+started, and they are ended when the containers that are none have ended.
+
+References
+----------
+``k8s.io/kubernetes/pkg/kubelet/kuberuntime/kuberuntime_container.go`` (``computeInitContainerActions``),
+``kuberuntime_termination_order.go``.
 """
 
 from __future__ import annotations
@@ -11,16 +19,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import signal
 import time
 from collections.abc import Awaitable
 from pathlib import Path
 
 from wasmlab.node import events, log, podspec, states
 from wasmlab.node.container import ContainerTask
+from wasmlab.node.grace import LEAST_S, Grace
 from wasmlab.node.kubeapi import ApiError, ApiUnavailable, Json
 from wasmlab.node.podstatus import build, initial_reason
-from wasmlab.node.records import ContainerRecord, PodFacts, Verdict, ended_of, parse_time
+from wasmlab.node.records import ContainerRecord, Ended, PodFacts, Verdict, ended_of, parse_time
 from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
 from wasmlab.node.spans import PodSpans
@@ -29,10 +37,13 @@ from wasmlab.node.statuswriter import Gone, StatusWriter, Urgency
 
 _KILL_WAIT_S = 10.0  # SIGKILL needs no longer; if it does, the machine has other troubles
 _REMOVED_GRACE_S = 2.0
+_GRACE_S = 30.0
 _BUSY = frozenset({State.QUEUED, State.PULLING, State.CREATING})
 # References: k8s.io/kubernetes/pkg/kubelet/active_deadline.go
 DEADLINE_REASON = "DeadlineExceeded"
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+# References: k8s.io/kubernetes/pkg/kubelet/kubelet_pods.go (convertToAPIContainerStatuses).
+_INITIALIZED = "Unable to get init container status and pod has been initialized, treat it as exited normally"
 
 
 class PodWorker:
@@ -59,6 +70,7 @@ class PodWorker:
         start = status.get("startTime")
         self.start_time = parse_time(start) if start else time.time()
         self._begun_before = bool(start)
+        self._seen_at = time.monotonic()
         # A pod that was over before this agent knew it is not run; its runs on record serve only its logs.
         self.over = self._was_over = status.get("phase") in ("Succeeded", "Failed")
         self.stopping = False
@@ -77,6 +89,11 @@ class PodWorker:
         self._writing: asyncio.Task[None] | None = None
         self._driving: asyncio.Task[None] | None = None
         self._deleting: asyncio.Task[None] | None = None
+        self._sidecars: list[asyncio.Task[None]] = []
+        self._grace: Grace | None = None  # once it is being ended
+        self._timer: asyncio.TimerHandle | None = None
+        self._failing: asyncio.Task[None] | None = None
+        self._deadline_s: int | None = None
         self.closed = asyncio.Event()
 
     # ---- what the manager and the endpoint call ----
@@ -94,7 +111,10 @@ class PodWorker:
         if pod["metadata"].get("deletionTimestamp"):
             if self._deleting is None:
                 self._deleting = self._spawn(self._delete())
+            elif self._grace is not None:
+                self._grace.shorten(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
         elif not self.over:
+            self._set_deadline()
             if pod["spec"].get("readinessGates"):
                 self.changed(Urgency.HELD)  # one of them may have opened
             for container in self.containers:
@@ -128,7 +148,10 @@ class PodWorker:
 
     async def abandon(self) -> None:
         """The agent ends: let go, leave running modules running."""
-        tasks = [task for task in (self._driving, self._writing, self._deleting) if task is not None]
+        if self._timer is not None:
+            self._timer.cancel()
+        known = (self._driving, self._writing, self._deleting, self._failing, *self._sidecars)
+        tasks = [task for task in known if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,6 +160,12 @@ class PodWorker:
     def leaving(self) -> bool:
         """Whether nothing may be started any more."""
         return self.stopping or bool(self.pod["metadata"].get("deletionTimestamp"))
+
+    @property
+    def grace_s(self) -> float:
+        """Its termination grace period."""
+        grace = self.pod["spec"].get("terminationGracePeriodSeconds")
+        return _GRACE_S if grace is None else float(grace)
 
     @property
     def busy(self) -> bool:
@@ -171,10 +200,14 @@ class PodWorker:
             name = container["name"]
             before = known.get(name, {})
             mine = {r: e for r, e in sorted(runs.items(), key=lambda i: i[0].attempt) if r.container == name}
+            sidecar = init and container.get("restartPolicy") == "Always"
             record = ContainerRecord(
                 name=name,
                 image=container["image"],
                 init=init,
+                sidecar=sidecar,
+                policy=None if sidecar or self._krustlet else container.get("restartPolicy"),
+                rules=() if self._krustlet else container.get("restartPolicyRules") or (),
                 reason=initial_reason(bool(inits), init),
                 restarts=int(before.get("restartCount") or 0),
                 image_id=before.get("imageID") or "",
@@ -185,15 +218,25 @@ class PodWorker:
             task = ContainerTask(
                 self._services, self, container, record, podspec.engine_of(self.pod, name, default), mine
             )
+            state = before.get("state") or {}
             if mine:
                 task.adopt = list(mine)[-1]
                 task.engine = mine[task.adopt]
                 record.restarts = max(record.restarts, task.adopt.attempt)
                 record.run_id = str(task.adopt)
-            elif {"running", "terminated"} & set(before.get("state") or ()):
-                # It ran, and its record is gone with the sandbox's directory. The same attempt must not run again:
-                # taking up what is not there reports the run as lost, and restartPolicy decides.
+            elif "terminated" in state:
+                # Its record is gone with the sandbox's directory, but how it ended is known.
+                task.reported = ended_of(state["terminated"])
+            elif "running" in state:
+                # It ran, and its record is gone. The same attempt must not run again: taking up what is not there
+                # reports the run as lost, and restartPolicy decides.
                 task.adopt = RunId(self.uid, name, record.restarts)
+            elif record.last is not None and record.last.run_id == str(
+                RunId(self.uid, name, record.restarts)
+            ):
+                # It waited for its restart; so it does again.
+                task.reported, record.last = record.last, None
+            task.had_proved = (before.get("started") is True, before.get("ready") is True)
             task.crash.resume(record.restarts)
             result.append(task)
         return result
@@ -205,7 +248,7 @@ class PodWorker:
             now=time.time(),
             krustlet=self._krustlet,
             terminal=self._terminal,
-            verdict=self._verdict,
+            verdict=self._verdict if self._terminal else None,  # not while something of it still runs
             previous=self._conditions,
             closed_gates=podspec.closed_gates(self.pod),
         )
@@ -242,8 +285,7 @@ class PodWorker:
     async def _drive(self) -> None:
         """Containers from first to last."""
         self.changed(Urgency.LAZY)
-        seconds = self.pod["spec"].get("activeDeadlineSeconds")
-        timer = self._spawn(self._deadline(float(seconds))) if seconds else None
+        self._set_deadline()
         try:
             await self._run_containers()
         except Exception as error:
@@ -251,19 +293,48 @@ class PodWorker:
             log.error("pod worker failed", exc_info=error, pod=podspec.key(self.pod), uid=self.uid)
             self._verdict = Verdict("Failed", "NodeAgentError", f"the node agent failed: {error!r}")
             for container in self.containers:
-                await container.stop(signal.SIGKILL)
+                container.dismissed = True
+                await container.kill()
+            await asyncio.gather(*self._sidecars, return_exceptions=True)
         finally:
-            if timer is not None and not self.stopping:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
         if not self.stopping:  # else whoever stopped it writes the end
             self._finish()
 
     async def _run_containers(self) -> None:
+        initialized = any(not c.record.init and c.adopt is not None for c in self.containers)
         for container in self.containers:
-            if container.record.init:
-                await container.run()
-                if container.record.ended is None or container.record.ended.exit_code != 0:
-                    return
+            if container.record.init and not await self._initialize(container, initialized):
+                break
+        else:
+            await self._run_mains()
+        if self._sidecars:
+            await self._dismiss()
+
+    async def _initialize(self, container: ContainerTask, initialized: bool) -> bool:
+        """Run an init container; whether the next one may start.
+
+        Parameters
+        ----------
+        initialized : bool
+            An earlier agent had come past the init containers: none is begun again, and none is waited for.
+        """
+        if container.up is not None:
+            task = self._spawn(container.run())
+            self._sidecars.append(task)
+            if initialized:
+                return True
+            up = asyncio.create_task(container.up.wait())
+            await asyncio.wait({task, up}, return_when=asyncio.FIRST_COMPLETED)
+            up.cancel()
+            return not task.done()
+        if initialized and container.adopt is None and container.reported is None:
+            container.reported = Ended(0, "Completed", _INITIALIZED, self.start_time, self.start_time, "")
+        await container.run()
+        return initialized or (container.record.ended is not None and container.record.ended.exit_code == 0)
+
+    async def _run_mains(self) -> None:
         mains = [c for c in self.containers if not c.record.init]
         for container in mains:
             if container.record.reason == states.POD_INITIALIZING:
@@ -275,37 +346,90 @@ class PodWorker:
             for container in mains:
                 group.create_task(container.run())
 
+    async def _dismiss(self) -> None:
+        """End the sidecars: what they were there for has ended."""
+        sidecars = [c for c in self.containers if c.record.sidecar]
+        for container in sidecars:
+            container.dismissed = True
+        if not self.stopping:  # else they are being ended already
+            self._grace = Grace(self.grace_s)
+            await self._end_containers(self._grace)
+        await asyncio.wait(self._sidecars)
+
+    async def _end_containers(self, grace: Grace) -> None:
+        """Bring all containers to their end, sidecars after the others and the last one first."""
+        if len(self.containers) == 1:
+            await self.containers[0].end(grace)
+            return
+        ends = []
+        later = [c for c in self.containers if not c.record.init]
+        for container in reversed(self.containers):
+            turns = [one.quiet for one in later] if container.record.sidecar else []
+            ends.append(container.end(grace, turns))
+            if container.record.sidecar:
+                later = [*later, container]
+        await asyncio.gather(*ends)
+
     def _finish(self) -> None:
         """Nothing of this pod will run any more: say how it ended."""
         self._terminal = True
         self.over = True
         self.changed(Urgency.NOW)
 
-    async def _deadline(self, seconds: float) -> None:
+    def _set_deadline(self) -> None:
+        """See to activeDeadlineSeconds, which may be given, and made shorter, while the pod runs."""
+        seconds = self.pod["spec"].get("activeDeadlineSeconds")
+        if seconds == self._deadline_s or self.stopping:
+            return
+        self._deadline_s = seconds
+        if self._timer is not None:
+            self._timer.cancel()
+        if not seconds:
+            self._timer = None
+            return
         # Only what an earlier agent began is counted by the wall clock, which may have been stepped since.
-        left_s = self.start_time + seconds - time.time() if self._begun_before else seconds
-        await asyncio.sleep(min(seconds, max(0.0, left_s)))
-        self._verdict = Verdict("Failed", DEADLINE_REASON, DEADLINE_MESSAGE)
-        self._event(events.NORMAL, DEADLINE_REASON, DEADLINE_MESSAGE)
-        grace = self.pod["spec"].get("terminationGracePeriodSeconds")
-        await self._stop(30.0 if grace is None else float(grace))
+        ran_s = time.time() - self.start_time if self._begun_before else time.monotonic() - self._seen_at
+        left_s = min(float(seconds), max(0.0, seconds - ran_s))
+        self._timer = asyncio.get_running_loop().call_later(left_s, self._past_deadline)
+
+    def _past_deadline(self) -> None:
+        verdict = Verdict("Failed", DEADLINE_REASON, DEADLINE_MESSAGE)
+        self._failing = self._spawn(self.fail(verdict, self.grace_s, kind=events.NORMAL))
+
+    async def fail(self, verdict: Verdict, grace_s: float, *, kind: str = events.WARNING) -> None:
+        """End the pod for a reason that is not its containers': its deadline, an eviction.
+
+        Parameters
+        ----------
+        verdict : Verdict
+            What its status then says.
+        grace_s : float
+            How long its containers have to end.
+        kind : {"Normal", "Warning"}
+            Of the event that tells of it.
+        """
+        if self.over or self.stopping:
+            return
+        self._verdict = verdict
+        self._event(kind, verdict.reason, verdict.message)
+        await self._stop(grace_s)
         self._finish()
 
     async def _stop(self, grace_s: float) -> None:
         """End every container; return when all have ended."""
         self.stopping = True
-        for container in self.containers:
-            if container.record.running:
-                self._event(
-                    events.NORMAL, "Killing", f"Stopping container {container.record.name}", container.record
-                )
-            await container.stop(signal.SIGTERM)
+        if self._grace is None:
+            self._grace = Grace(grace_s)
+        else:
+            self._grace.shorten(grace_s)
+        await self._end_containers(self._grace)
         if self._driving is None or self._driving.done():
             return
-        _, rest = await asyncio.wait({self._driving}, timeout=max(0.1, grace_s))
+        # Only a start that was under way is left, and what then came of it.
+        _, rest = await asyncio.wait({self._driving}, timeout=self._grace.left_s + LEAST_S)
         if rest:
             for container in self.containers:
-                await container.stop(signal.SIGKILL)
+                await container.kill()
             _, rest = await asyncio.wait(rest, timeout=_KILL_WAIT_S)
         if rest:
             log.error("a pod does not end", pod=podspec.key(self.pod), uid=self.uid)
