@@ -158,7 +158,8 @@ def measure(out: Path, sizes: Sizes | None = None, *, quiet: bool = False) -> Re
         failure = error
     lines = headlines(results, samples)
     results.extra["headlines"] = [asdict(line) | {"met": line.met} for line in lines]
-    results.conditions = [before.until(Conditions.read()) | {"busy_share_before": busy}]
+    # The whole first: it says when this began, and how busy the machine was before.
+    results.conditions.insert(0, before.until(Conditions.read()) | {"busy_share_before": busy})
     for row in results.rows:
         row["fingerprint"] = results.environment["id"]
     path = results.save(Path(out) / "figures.parquet")
@@ -266,7 +267,8 @@ def _on_cluster(
             executors: dict[str, Executor] = {"node": pods, "local": local, "control": ControlExecutor()}
             some = carry_out(plan, executors, results.environment, quiet=quiet)
             results.rows += some.rows
-            results.plan |= some.plan | {"interrupted": some.plan["interrupted"]}
+            results.plan |= some.plan
+            results.conditions += some.conditions
             if some.plan["interrupted"]:
                 raise KeyboardInterrupt
         if sizes.idle_pods:

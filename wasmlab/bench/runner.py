@@ -1,14 +1,21 @@
-"""Carry out a plan: one run after the other, every failure a row, Ctrl-C keeps what there is."""
+"""Carry out a plan: one run after the other, every failure a row, Ctrl-C keeps what there is.
+
+Blocks are carried out whole. Between them the machine's noise is read, and the plan's rule for stopping is asked; both
+fall into no run's time. At the end the warm-up is marked and steps of the environment are looked for.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TextIO
 
+from wasmlab.bench import drift, stopping, warmup
 from wasmlab.bench.environment import Conditions, now_utc
+from wasmlab.bench.noise import NoiseLog
 from wasmlab.bench.plan import Arm, Plan, PlannedRun
 from wasmlab.bench.store import Results, new_session
 from wasmlab.errors import BenchmarkError, WasmlabError
@@ -106,7 +113,7 @@ def carry_out(
     on_row: Callable[[dict[str, Any]], None] | None = None,
     busy_before: float | None = None,
 ) -> Results:
-    """Carry out every run of a plan.
+    """Carry out the runs of a plan, block by block, until they are done or its rule for stopping ends it.
 
     Parameters
     ----------
@@ -125,7 +132,9 @@ def carry_out(
     Returns
     -------
     Results
-        All rows so far if interrupted by Ctrl-C; ``results.plan["interrupted"]`` then says so.
+        All rows so far if interrupted by Ctrl-C; ``results.plan["interrupted"]`` then says so. ``results.plan`` holds
+        the plan and its outcome: ``stopped`` (`wasmlab.bench.stopping.tell`), ``warmup_blocks`` (how many were marked)
+        and ``steps`` of the environment; ``results.conditions`` the noise of every block (`wasmlab.bench.noise`).
 
     Raises
     ------
@@ -139,30 +148,97 @@ def carry_out(
             remedy="leave out its arms, or start a cluster",
         )
     results = Results(environment=dict(environment))
-    results.plan = {
-        "arms": [list(arm) for arm in plan.arms],
-        "repeats": plan.repeats,
-        "seed": plan.seed,
-        "every": dict(plan.every),
-        "interrupted": False,
-    }
+    # `repeats` is what earlier versions called the number of blocks.
+    results.plan = plan.as_dict() | {"repeats": plan.repeats, "interrupted": False}
     session = new_session()
-    before = Conditions.read()
+    noise = NoiseLog()
     progress = progress or Progress(len(plan), quiet=quiet)
+    before = Conditions.read()
+    began_s = time.monotonic()
+    because = "blocks"
     failed = 0
     try:
-        for planned in plan.runs():
-            row = _one(planned, executors[planned.arm.path], session, environment)
-            results.rows.append(row)
-            failed += not row["ok"]
-            if on_row is not None:
-                on_row(row)
-            progress.update(len(results.rows), failed, str(planned.arm))
+        for runs in _blocks(plan, results, began_s):
+            if isinstance(runs, str):
+                because = runs
+                break
+            start = Conditions.read()
+            for planned in runs:
+                row = _one(planned, executors[planned.arm.path], session, environment)
+                results.rows.append(row)
+                failed += not row["ok"]
+                if on_row is not None:
+                    on_row(row)
+                progress.update(len(results.rows), failed, str(planned.arm))
+            if runs:
+                noise.add(runs[0].block, start, Conditions.read())
     except KeyboardInterrupt:
         results.plan["interrupted"] = True
+        because = "interrupted"
+    if len(results.rows) < len(plan):
         progress.close()
-    results.conditions.append(before.until(Conditions.read()) | {"busy_share_before": busy_before})
+    seconds = time.monotonic() - began_s
+    results.conditions.append(
+        before.until(Conditions.read())
+        | {"busy_share_before": busy_before, "session": session, "blocks": noise.columns}
+    )
+    _conclude(plan, results, because, seconds)
     return results
+
+
+def _blocks(plan: Plan, results: Results, began_s: float) -> Iterator[list[PlannedRun] | str]:
+    """Yield one block after the other and, if the rule for stopping ends it early, why."""
+    rule = plan.stopping
+    longest_s = 0.0
+    widths: list[float] = []
+    for number, runs in enumerate(plan.by_block()):
+        now_s = time.monotonic()
+        if rule is not None:
+            spent = rule.spent(len(results.rows), len(runs), now_s - began_s, longest_s)
+            if spent:
+                yield spent
+            if rule.is_look(number):
+                _mark(plan, results)
+                widths.append(stopping.widest(results.frame, rule.value)[1])
+                if rule.may_end(number, widths):
+                    yield "precision"
+        now_s = time.monotonic()
+        yield runs
+        longest_s = max(longest_s, time.monotonic() - now_s)
+
+
+def _mark(plan: Plan, results: Results) -> int:
+    """Mark the rows of the warm-up, and return how many blocks it has."""
+    if plan.warmup == warmup.SETTLE:
+        first = warmup.first_steady_block(results.frame)
+    else:
+        first = int(plan.warmup)
+    warmup.mark(results.rows, first)
+    return first
+
+
+def _conclude(plan: Plan, results: Results, because: str, seconds: float) -> None:
+    if not results.rows:
+        return
+    results.plan["warmup_blocks"] = _mark(plan, results)
+    frame = results.frame
+    steps = drift.environment_steps(frame[~frame["warmup"]])
+    results.plan["steps"] = [
+        {"block": step.block, "ratio": step.ratio.value, "low": step.ratio.low, "high": step.ratio.high}
+        for step in steps
+    ]
+    value = plan.stopping.value if plan.stopping else "total_ns"
+    arm, width = stopping.widest(frame, value)
+    results.plan["stopped"] = {
+        "because": because,
+        "blocks": len({row["block"] for row in results.rows}),
+        "runs": len(results.rows),
+        "seconds": round(seconds, 1),
+        "widest_arm": arm,
+        # JSON knows no infinity: a single value is known no better than not at all.
+        "relative_half_width": round(width, 4) if arm and math.isfinite(width) else None,
+        "precision": plan.stopping.precision if plan.stopping else None,
+    }
 
 
 def _one(
@@ -175,6 +251,7 @@ def _one(
         **planned.arm._asdict(),
         "started_at": now_utc(),
         "fingerprint": environment.get("id"),
+        "warmup": False,
         "ok": False,
         "error": None,
     }
