@@ -1,0 +1,136 @@
+"""What results say, as tables of texts: headline figures, arms, ratios, cost curves, conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from wasmlab.bench import stats
+from wasmlab.bench.store import Results
+from wasmlab.report.render import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def summary_table(results: Results) -> pd.DataFrame:
+    """Return medians and p95 of every arm in milliseconds, with intervals: what the report shows."""
+    frame = results.frame
+    table = stats.summarize(frame, "total_ns")
+    first = stats.summarize(frame, "first_byte_ns")
+    table["first_byte"] = first["median"]
+    return table.sort_values(
+        ["path", "workload", "mode", "engine"],
+        key=lambda column: column.map(_RANKS.get(column.name, _by_size)),
+        ignore_index=True,
+    )
+
+
+# Rows were measured in random order; they are read in this one.
+_RANKS: dict[str, Callable[[str], Any]] = {
+    "path": {"node": 0, "containerd": 1, "local": 2, "control": 3}.get,
+    "mode": {"cold": 0, "cached": 1, "warm": 2, "exec": 3}.get,
+    "engine": {"wasmtime": 0, "wasmer": 1, "runc": 2, "native": 3}.get,
+}
+
+
+def _by_size(workload: str) -> int:
+    from wasmlab.modules import workloads
+
+    names = list(workloads.catalogue())
+    return names.index(workload) if workload in names else len(names)
+
+
+def headline_table(results: Results) -> Table:
+    """Return the headline figures as a table of texts."""
+    rows = []
+    for one in results.extra.get("headlines", ()):
+        digits = _digits(one["median"])
+        single = one["n"] == 1
+        rows.append(
+            (
+                one["name"],
+                f"{one['median']:.{digits}f} {one['unit']}",
+                "" if single else f"{one['low']:.{digits}f} to {one['high']:.{digits}f}",
+                "" if one["p95"] is None else f"{one['p95']:.{digits}f}",
+                str(one["n"]),
+                _aim(one),
+            )
+        )
+    return ("figure", "median", "95 % interval", "p95", "n", "aim"), rows
+
+
+def arm_table(results: Results) -> Table:
+    """Return one row of texts per arm."""
+    rows = []
+    for row in summary_table(results).to_dict("records"):
+        name = f"{row['path']} {row['engine']} {row['mode']} {row['workload']}"
+        if row["n"]:
+            digits = _digits(row["median"])
+            values = (
+                f"{row['median']:.{digits}f}",
+                f"{row['low']:.{digits}f} to {row['high']:.{digits}f}",
+                f"{row['p95']:.{digits}f}",
+                "" if row["first_byte"] != row["first_byte"] else f"{row['first_byte']:.{digits}f}",
+            )
+        else:
+            values = ("–", "–", "–", "–")
+        rows.append((name, *values, str(row["n"]), str(row["failed"]) if row["failed"] else ""))
+    return ("arm", "median ms", "95 % interval", "p95 ms", "first byte ms", "n", "failed"), rows
+
+
+def ratio_table(results: Results) -> Table:
+    """Return wasmer / wasmtime for every path, mode and workload, and pods over controls."""
+    frame = results.frame
+    frame = frame[frame["ok"] & frame["total_ns"].notna()]
+    rows = []
+    for (path, mode, workload), group in frame.groupby(["path", "mode", "workload"], sort=False):
+        sides = {
+            name: group.loc[group["engine"] == name, "total_ns"].astype(float)
+            for name in ("wasmer", "wasmtime")
+        }
+        if all(len(side) for side in sides.values()):
+            ratio = stats.ratio_of_medians(sides["wasmer"], sides["wasmtime"])
+            rows.append((f"wasmer / wasmtime, {path} {mode} {workload}", f"{ratio:.2f}", str(ratio.n)))
+    control = frame[(frame["path"] == "control") & (frame["workload"] == "true")]["total_ns"].astype(float)
+    if len(control):
+        for (path, engine, mode), group in frame[frame["workload"] == "hello"].groupby(
+            ["path", "engine", "mode"], sort=False
+        ):
+            ratio = stats.ratio_of_medians(group["total_ns"].astype(float), control)
+            rows.append((f"{path} {engine} {mode} hello / native /bin/true", f"{ratio:.2f}", str(ratio.n)))
+    return ("ratio of medians", "value [95 % interval]", "n"), rows
+
+
+def conditions_table(results: Results) -> Table:
+    """Return where it was measured and what else the machine was doing."""
+    rows = [
+        (
+            key.replace("_", " "),
+            ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value),
+        )
+        for key, value in results.environment.items()
+        if value is not None
+    ]
+    for entry in results.conditions:
+        rows.append(("measured", f"{entry['started_at']} to {entry['ended_at']}"))
+        busy, steal = entry.get("busy_share"), entry.get("steal_share")
+        load = f"load {entry['load_1min_before']:g} before, {entry['load_1min_after']:g} after"
+        if busy is not None:
+            load += f"; CPU {busy:.0%} busy, {steal:.1%} stolen by the host"
+        rows.append(("meanwhile", load))
+    return ("environment", ""), rows
+
+
+def _digits(value: float) -> int:
+    return 0 if value >= 100 else 1 if value >= 10 else 2
+
+
+def _aim(one: dict[str, Any]) -> str:
+    if one["target"] is None:
+        return ""
+    sign = "≥" if one["at_least"] else "≤"
+    text = f"{sign} {one['target']:.3g}"
+    if one.get("p95_target") is not None:
+        text += f", p95 ≤ {one['p95_target']:.3g}"
+    return f"{text} {'✓' if one['met'] else '✗'}"
