@@ -33,27 +33,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.bench import bootstrap, drift, pooling, stats
+from wasmlab.bench import drift, pooling, stats
+from wasmlab.bench.changes import Changes, Side, changes
 from wasmlab.bench.plan import Arm
 from wasmlab.bench.pooling import Difference
 from wasmlab.bench.stats import Interval
 from wasmlab.errors import BenchmarkError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-    from wasmlab.bench.bootstrap import Sample
     from wasmlab.bench.store import Results
 
 MARGIN = 0.05
 UNEQUAL = 0.2
 MIN_BLOCKS = 8
-_KEYS = ["path", "engine", "mode", "workload"]
 
 
 @dataclass(frozen=True)
@@ -217,7 +213,7 @@ def verdict(
         )
     differences = tuple(pooling.differences(before, after))
     frames = before.frame, after.frame
-    sides = _Side(frames[0], value), _Side(frames[1], value)
+    sides = Side.of(frames[0], value), Side.of(frames[1], value)
     shared = [arm for arm in sides[0].arms if arm in sides[1].arms]
     refused = [f"{one.kind}: {one}" for one in differences if one.kind not in {*across, "lab"}]
     if {row["run_id"] for row in before.rows} & {row["run_id"] for row in after.rows}:
@@ -227,14 +223,31 @@ def verdict(
     if refused:
         nothing = Environment("unknown", None, (), "nothing was compared")
         return Comparison(tuple(refused), nothing, (), (), differences, level, margin)
-    controls = tuple(arm for arm in shared if drift.is_control(arm) and _enough(sides, arm))
-    judged = [arm for arm in shared if not drift.is_control(arm) and _enough(sides, arm)]
-    found = _intervals(sides, judged, controls, level, resamples, seed)
-    environment = _environment(found, controls, margin)
-    arms = tuple(_arm(arm, sides, found, environment, margin) for arm in shared if not drift.is_control(arm))
+    environment, arms = judge(*sides, level=level, margin=margin, resamples=resamples, seed=seed)
     steps = [drift.environment_steps(frame, value) for frame in frames]
     notes = tuple(_notes((before, after), sides, steps))
     return Comparison((), environment, arms, notes, differences, level, margin)
+
+
+def judge(
+    before: Side,
+    after: Side,
+    *,
+    level: float = stats.LEVEL,
+    margin: float = MARGIN,
+    resamples: int = stats.RESAMPLES,
+    seed: int = stats.SEED,
+) -> tuple[Environment, tuple[ArmChange, ...]]:
+    """Return what became of the machine and of every arm; `verdict` without asking whether the two may be compared."""
+    sides = before, after
+    shared = [arm for arm in before.arms if arm in after.arms]
+    enough = [arm for arm in shared if all(side.blocks_of(arm) >= MIN_BLOCKS for side in sides)]
+    controls = tuple(arm for arm in enough if drift.is_control(arm))
+    judged = [arm for arm in enough if not drift.is_control(arm)]
+    found = changes(before, after, judged, controls, level=level, resamples=resamples, seed=seed)
+    environment = _environment(found, controls, margin)
+    arms = (_arm(arm, sides, found, environment, margin) for arm in shared if not drift.is_control(arm))
+    return environment, tuple(arms)
 
 
 def around(results: Results, step: drift.Step) -> tuple[Results, Results]:
@@ -245,192 +258,7 @@ def around(results: Results, step: drift.Step) -> tuple[Results, Results]:
     return before, after
 
 
-class _Side:
-    """One of the two measurements: logarithms of every arm, all on the same blocks."""
-
-    def __init__(self, frame: pd.DataFrame, value: str) -> None:
-        import numpy as np
-
-        self.arms: dict[Arm, Sample] = {}
-        self.failed: dict[Arm, int] = {}
-        frame = frame.assign(_block=bootstrap.block_names(frame))
-        self.blocks: list[Hashable] = list(dict.fromkeys(frame["_block"]))
-        for key, group in frame.groupby(_KEYS, sort=False):
-            arm = Arm(*key)
-            self.failed[arm] = int((~group["ok"]).sum())
-            kept = stats.arm_rows(group)
-            times = kept[value].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-            positive = times > 0
-            if positive.any():
-                own = bootstrap.sample(np.log(times[positive]), kept["_block"][positive].tolist())
-                self.arms[arm] = self._aligned(own)
-            else:
-                self.arms[arm] = self._aligned(bootstrap.Sample(np.empty((0, 1)), np.empty(0, int), ()))
-
-    def _aligned(self, own: Sample) -> Sample:
-        import numpy as np
-
-        place = {block: i for i, block in enumerate(self.blocks)}
-        where = [place[block] for block in own.blocks]
-        values = np.full((len(self.blocks), own.values.shape[1]), np.nan)
-        counts = np.zeros(len(self.blocks), int)
-        values[where], counts[where] = own.values, own.counts
-        return bootstrap.Sample(values, counts, tuple(self.blocks))
-
-    def blocks_of(self, arm: Arm) -> int:
-        return int((self.arms[arm].counts > 0).sum())
-
-    def levels(self, arms: Sequence[Arm]) -> list[np.ndarray]:
-        """Return each arm's level of every block as measured, shape (1, blocks): the median of its runs."""
-        return [bootstrap.quantile_of_rows(self.arms[arm].values, 0.5)[None, :] for arm in arms]
-
-    def drawn(
-        self, arms: Sequence[Arm], chosen: np.ndarray, generator: np.random.Generator
-    ) -> list[np.ndarray]:
-        """Return the same of drawn blocks and drawn runs, shape (draws, blocks)."""
-        return [
-            bootstrap.quantile_of_rows(bootstrap.drawn(self.arms[arm], chosen, generator), 0.5)
-            for arm in arms
-        ]
-
-
-def _enough(sides: tuple[_Side, _Side], arm: Arm) -> bool:
-    return all(side.blocks_of(arm) >= MIN_BLOCKS for side in sides)
-
-
-@dataclass(frozen=True)
-class _Found:
-    raw: dict[Arm, Interval]
-    adjusted: dict[Arm, Interval]
-    environment: Interval | None
-
-
-def _intervals(
-    sides: tuple[_Side, _Side],
-    judged: Sequence[Arm],
-    controls: Sequence[Arm],
-    level: float,
-    resamples: int,
-    seed: int,
-) -> _Found:
-    import numpy as np
-
-    if not judged and not controls:
-        return _Found({}, {}, None)
-    # Controls of different length are put on one scale before they are averaged: a block that lost one of them to a
-    # failure must not look faster or slower for that.
-    reference = np.array([np.nanmedian(levels) for levels in sides[0].levels(controls)])
-    slopes = _slopes(sides, judged, controls, reference)
-    measured, resampled = [], []
-    for side, generator in zip(sides, np.random.default_rng(seed).spawn(2), strict=True):
-        measured.append(_statistics(side.levels(judged), side.levels(controls), reference, slopes)[0])
-        width = max(one.values.shape[1] for one in side.arms.values())
-        draws = [
-            _statistics(
-                side.drawn(judged, chosen, generator),
-                side.drawn(controls, chosen, generator),
-                reference,
-                slopes,
-            )
-            for chosen in bootstrap.choices(len(side.blocks), resamples, generator, width)
-        ]
-        resampled.append(np.concatenate(draws))
-    change = measured[1] - measured[0]
-    deviations = resampled[1] - resampled[0] - change
-    blocks = [min(side.blocks_of(arm) for side in sides) for arm in (*judged, *controls)]
-
-    def ratios(part: slice) -> list[Interval]:
-        bounds = _simultaneous(change[part], deviations[:, part], level)
-        return [Interval(*one, n, level) for one, n in zip(bounds, [*blocks, min(blocks)], strict=False)]
-
-    raw = ratios(slice(0, len(judged)))
-    if not controls:
-        return _Found(dict(zip(judged, raw, strict=True)), {}, None)
-    *adjusted, environment = ratios(slice(len(judged), None))
-    environment = dataclasses.replace(environment, n=min(blocks[len(judged) :]))
-    return _Found(dict(zip(judged, raw, strict=True)), dict(zip(judged, adjusted, strict=True)), environment)
-
-
-def _statistics(
-    arms: Sequence[np.ndarray],
-    controls: Sequence[np.ndarray],
-    reference: np.ndarray,
-    slopes: np.ndarray,
-) -> np.ndarray:
-    """Return, for every draw: each arm's median; if there are controls, each relative to them; the controls' own."""
-    import numpy as np
-
-    found = [bootstrap.quantile_of_rows(one, 0.5) for one in arms]
-    if controls:
-        levels = _together(controls, reference)
-        middle = bootstrap.quantile_of_rows(levels, 0.5)
-        beyond = levels - middle[:, None]
-        found += [
-            bootstrap.quantile_of_rows(one - slope * beyond, 0.5) - middle
-            for one, slope in zip(arms, slopes, strict=True)
-        ]
-        found.append(middle)
-    return np.stack(found, axis=-1)
-
-
-def _together(controls: Sequence[np.ndarray], reference: np.ndarray) -> np.ndarray:
-    """Return the mean level of the controls; NaN where a block has none."""
-    import numpy as np
-
-    known = (~np.isnan(np.stack(controls))).sum(axis=0)
-    total = sum(np.nan_to_num(one - shift) for one, shift in zip(controls, reference, strict=True))
-    return np.where(known > 0, total / np.maximum(known, 1), np.nan)
-
-
-def _slopes(
-    sides: tuple[_Side, _Side], judged: Sequence[Arm], controls: Sequence[Arm], reference: np.ndarray
-) -> np.ndarray:
-    """Return how far each arm follows the controls from block to block, between 0 (not at all) and 1."""
-    import numpy as np
-
-    slopes = np.zeros(len(judged))
-    if not controls:
-        return slopes
-    environment = np.concatenate(
-        [_centered(_together(side.levels(controls), reference)[0]) for side in sides]
-    )
-    for i, arm in enumerate(judged):
-        own = np.concatenate([_centered(side.levels([arm])[0][0]) for side in sides])
-        both = ~np.isnan(own + environment)
-        variance = float(np.mean(environment[both] ** 2))
-        if variance > 0:
-            slopes[i] = np.clip(np.mean(own[both] * environment[both]) / variance, 0.0, 1.0)
-    return slopes
-
-
-def _centered(levels: np.ndarray) -> np.ndarray:
-    """Return the distances from the median; a distance that is an outlier counts as the largest ordinary one."""
-    import numpy as np
-
-    distance = levels - np.nanmedian(levels)
-    ordinary = 3 * 1.4826 * float(np.nanmedian(np.abs(distance)))
-    return np.clip(distance, -ordinary, ordinary)
-
-
-def _simultaneous(
-    change: np.ndarray, deviations: np.ndarray, level: float
-) -> list[tuple[float, float, float]]:
-    """Return ratio, low and high of every logarithmic change; with probability `level` none of them misses."""
-    import numpy as np
-
-    if not change.size:
-        return []
-    spread = np.nanstd(deviations, axis=0)
-    # What never varies needs no width, and has none to be measured in.
-    scaled = np.abs(deviations) / np.where(spread > 0, spread, np.inf)
-    half = np.quantile(np.nan_to_num(scaled).max(axis=1), level) * spread
-    return [
-        (math.exp(middle), math.exp(middle - width), math.exp(middle + width))
-        for middle, width in zip(change.tolist(), half.tolist(), strict=True)
-    ]
-
-
-def _environment(found: _Found, controls: tuple[Arm, ...], margin: float) -> Environment:
+def _environment(found: Changes, controls: tuple[Arm, ...], margin: float) -> Environment:
     ratio = found.environment
     if ratio is None:
         return Environment("unknown", None, (), "there is no control arm on both sides to tell it by")
@@ -448,10 +276,10 @@ def _environment(found: _Found, controls: tuple[Arm, ...], margin: float) -> Env
 
 
 def _arm(
-    arm: Arm, sides: tuple[_Side, _Side], found: _Found, environment: Environment, margin: float
+    arm: Arm, sides: tuple[Side, Side], found: Changes, environment: Environment, margin: float
 ) -> ArmChange:
     counts = [side.arms[arm].n for side in sides]
-    failed = [side.failed[arm] for side in sides]
+    failed = [side.failed.get(arm, 0) for side in sides]
     raw, adjusted = found.raw.get(arm), found.adjusted.get(arm)
     outcome, why = _judge(raw, adjusted, environment, margin)
     if raw is None:
@@ -484,7 +312,7 @@ def _judge(
 
 
 def _notes(
-    results: tuple[Results, Results], sides: tuple[_Side, _Side], steps: Sequence[Sequence[drift.Step]]
+    results: tuple[Results, Results], sides: tuple[Side, Side], steps: Sequence[Sequence[drift.Step]]
 ) -> Iterator[str]:
     for here, there, when in ((sides[0], sides[1], "before"), (sides[1], sides[0], "after")):
         alone = [str(arm) for arm in here.arms if arm not in there.arms]
