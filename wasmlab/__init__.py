@@ -56,3 +56,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Offer ``%%wasm`` and ``%wasmlab`` to a notebook: called by ``%load_ext wasmlab``."""
+    from wasmlab.notebooks.magics import WasmMagics
+
+    shell.register_magics(WasmMagics)
