@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import ssl
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.errors import PrerequisiteError, WasmlabError
 from wasmlab.node import bootstrap, log, registration
+from wasmlab.node.certificates import Certificates
 from wasmlab.node.config import NodeConfig
 from wasmlab.node.events import NORMAL, Recorder
 from wasmlab.node.images import Images
@@ -22,9 +24,10 @@ from wasmlab.node.kubeapi import KubeApi
 from wasmlab.node.manager import PodManager
 from wasmlab.node.rotation import keep_rotating
 from wasmlab.node.runtime import Runtime
-from wasmlab.node.server import Endpoint, bind, ssl_context
+from wasmlab.node.server import Endpoint
 from wasmlab.node.services import Services
 from wasmlab.node.spans import SpanLog
+from wasmlab.node.tls import bind, ssl_context
 from wasmlab.node.watch import Reflector
 from wasmlab.paths import file_lock, private_dir
 
@@ -110,8 +113,8 @@ class NodeAgent:
         try:
             kubeconfig = await bootstrap.client_kubeconfig(config)
             api = await KubeApi.from_kubeconfig(kubeconfig, temporary=config.pki)
-            certificate, key = await bootstrap.serving_certificate(config, api)
-            context = ssl_context(certificate, key, bootstrap.cluster_ca(kubeconfig).decode())
+            certificate = await bootstrap.serving_certificate(config, api)
+            context = ssl_context(certificate, bootstrap.client_ca(config).decode())
             await warming
             await self._serve(api, runtime, context)
         finally:
@@ -122,7 +125,7 @@ class NodeAgent:
             if api is not None:
                 await api.aclose()
 
-    async def _serve(self, api: KubeApi, runtime: Runtime, context: Any) -> None:
+    async def _serve(self, api: KubeApi, runtime: Runtime, context: ssl.SSLContext) -> None:
         from wasmlab.oci.client import AsyncClient
         from wasmlab.oci.store import ModuleStore
 
@@ -148,13 +151,14 @@ class NodeAgent:
             hold_s=self._hold_s,
         )
         manager = self._manager = PodManager(services, await runtime.recorded())
-        endpoint = Endpoint(manager, config.api_client)
+        certificates = Certificates(config, api, context)
         listener = bind(config.address, config.port, config.dir / "port")
         port = listener.getsockname()[1]
         node = registration.Registration(config, api, registration.facts(config, port, runtime.names))
         pods = Reflector(
             api, "/api/v1/pods", f"spec.nodeName={config.node_name}", manager.on_list, manager.on_event
         )
+        endpoint = Endpoint.of(services, manager, certificates, pods.synced)
         background: list[asyncio.Task[None]] = []
         try:
             await endpoint.start(listener, context)
@@ -167,6 +171,7 @@ class NodeAgent:
                     node.keep_node(),
                     recorder.run(),
                     pods.run(),
+                    *(renewal.run() for renewal in certificates.renewals),
                     keep_rotating(
                         manager.live_logs,
                         max_bytes=config.log_max_bytes,

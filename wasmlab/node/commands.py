@@ -64,9 +64,18 @@ def run(
             help="What the Node says as PodCIDR ('' for none); nothing here uses it, there is no CNI."
         ),
     ] = "10.244.0.0/24",
-    api_client: Annotated[
-        str, typer.Option(help="Common name of the one client certificate that the endpoint lets in.")
-    ] = "kube-apiserver-kubelet-client",
+    client_ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Authority of the client certificates that the endpoint takes; the kubeconfig's by default."
+        ),
+    ] = None,
+    certificate_s: Annotated[
+        int | None,
+        typer.Option(
+            min=600, help="Ask for certificates that live so many seconds; the signer's choice by default."
+        ),
+    ] = None,
     drain: Annotated[bool, typer.Option(help="End the running modules when the agent ends.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     csr_timeout_s: Annotated[float, typer.Option(help="How long to wait for an approval.")] = 3600.0,
@@ -74,6 +83,7 @@ def run(
     node_check_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
     log_max_bytes: Annotated[int, typer.Option(hidden=True)] = 10 << 20,
     rotation_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
+    rotate_at: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Join a cluster as a WASM node and run its pods, until SIGTERM.
 
@@ -102,7 +112,8 @@ def run(
         max_pods=max_pods,
         workers=workers,
         pod_cidr=pod_cidr or None,
-        api_client=api_client,
+        client_ca=client_ca_file,
+        certificate_s=certificate_s,
         drain=drain,
         log_max_bytes=log_max_bytes,
         intervals=Intervals(
@@ -110,6 +121,7 @@ def run(
             backoff_base_s=backoff_base_s,
             node_check_s=node_check_s,
             rotation_s=rotation_s,
+            rotate_at=Intervals.rotate_at if rotate_at is None else (rotate_at, rotate_at),
         ),
     )
     log.setup(log_level)

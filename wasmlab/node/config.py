@@ -29,6 +29,11 @@ class Intervals:
     status_hold_s: float = 0.025  # how long a write that a final one may overtake is held back
     csr_timeout_s: float = 3600.0
     rotation_s: float = 10.0
+    rotate_at: tuple[float, float] = (0.7, 0.9)  # shares of a certificate's life, between which it is renewed
+    volume_sync_s: float = 60.0  # how often files follow the ConfigMaps and Secrets that they show
+    volume_watch_s: float = 10.0  # how often the sizes of emptyDirs are looked at
+    image_gc_s: float = 300.0
+    pressure_hold_s: float = 300.0  # how long a pressure condition stays after its cause
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,10 @@ class NodeConfig:
         End the running modules when the agent ends.
     log_max_bytes : int
         A container's log is rotated when it has grown past this.
-    api_client : str
-        Common name of the only client certificate the endpoint accepts.
+    client_ca : Path, optional
+        Authority of the client certificates that the endpoint takes; the kubeconfig's if not given.
+    certificate_s : int, optional
+        How long the node's certificates are wished to live, in seconds; the signer decides.
     """
 
     kubeconfig: Path
@@ -85,7 +92,8 @@ class NodeConfig:
     drain: bool = False
     pod_cidr: str | None = "10.244.0.0/24"
     labels: Mapping[str, str] = field(default_factory=dict)
-    api_client: str = "kube-apiserver-kubelet-client"
+    client_ca: Path | None = None
+    certificate_s: int | None = None
     log_max_bytes: int = 10 << 20
     parallel_pulls: int = 4
     parallel_compiles: int = 2

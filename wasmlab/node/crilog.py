@@ -72,6 +72,29 @@ class LogFilter:
         return time + b" " + text if self.timestamps else text
 
 
+@dataclass
+class StreamSplitter:
+    """Give back what the module wrote, stream by stream: what ``kubectl attach`` shows of a growing log."""
+
+    _rest: bytes = field(default=b"", repr=False)
+
+    def feed(self, data: bytes) -> list[tuple[str, bytes]]:
+        """Take more of the file; return (``stdout`` or ``stderr``, bytes) in order, neighbors of one stream joined."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        found: list[tuple[str, bytes]] = []
+        for line in lines:
+            parts = line.split(b" ", 3)
+            if len(parts) < 4:
+                continue  # as in LogFilter
+            stream = parts[1].decode("ascii", "replace")
+            text = parts[3] + (b"\n" if parts[2].split(b":", 1)[0] == b"F" else b"")
+            if found and found[-1][0] == stream:
+                text = found.pop()[1] + text
+            found.append((stream, text))
+        return found
+
+
 def _unix(time: bytes) -> float:
     text = time.decode("ascii", "replace")
     try:

@@ -85,17 +85,26 @@ def request(key_pem: bytes, node: str, *, addresses: Sequence[str] = (), names: 
     return builder.sign(_key(key_pem), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def csr_object(name: str, request_pem: bytes, signer: str) -> Json:
-    """The v1.CertificateSigningRequest that carries a request."""
+def csr_object(name: str, request_pem: bytes, signer: str, life_s: int | None = None) -> Json:
+    """The v1.CertificateSigningRequest that carries a request.
+
+    Parameters
+    ----------
+    life_s : int, optional
+        How long the certificate is wished to live; the signer decides. The API wants 600 or more.
+    """
+    spec: Json = {
+        "request": base64.b64encode(request_pem).decode(),
+        "signerName": signer,
+        "usages": _USAGES[signer],
+    }
+    if life_s is not None:
+        spec["expirationSeconds"] = life_s
     return {
         "apiVersion": "certificates.k8s.io/v1",
         "kind": "CertificateSigningRequest",
         "metadata": {"name": name},
-        "spec": {
-            "request": base64.b64encode(request_pem).decode(),
-            "signerName": signer,
-            "usages": _USAGES[signer],
-        },
+        "spec": spec,
     }
 
 
@@ -170,6 +179,30 @@ def usable(
 def expires(certificate_pem: bytes) -> datetime:
     """When a certificate ends (UTC)."""
     return x509.load_pem_x509_certificate(certificate_pem).not_valid_after_utc
+
+
+def rotation_due(certificate_pem: bytes, share: float) -> float:
+    """When a certificate is to be renewed (unix seconds): after a share of its life.
+
+    References
+    ----------
+    ``k8s.io/client-go/util/certificate/certificate_manager.go``: a random share of 70 to 90 %, so that the nodes of a
+    cluster that was made in one go do not all ask at once.
+    """
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    begin = certificate.not_valid_before_utc.timestamp()
+    return begin + (certificate.not_valid_after_utc.timestamp() - begin) * share
+
+
+def is_of_node(certificate_pem: bytes, node: str) -> bool:
+    """Whether a client certificate is one of this node's own, which it may renew by itself."""
+    try:
+        subject = x509.load_pem_x509_certificate(certificate_pem).subject
+    except ValueError:
+        return False
+    names = [a.value for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    groups = [a.value for a in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    return names == [f"system:node:{node}"] and "system:nodes" in groups
 
 
 def kubeconfig(server: str, ca_pem: bytes, certificate_pem: bytes, key_pem: bytes, node: str) -> Json:

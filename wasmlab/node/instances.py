@@ -36,6 +36,7 @@ class Container(Protocol):
     record: ContainerRecord
     engine: str
     instances: set[Run]  # those that run beside it
+    spent_ns: int  # the CPU time of those that have ended
 
     @property
     def current(self) -> RunId | None:
@@ -125,7 +126,7 @@ _tasks: set[asyncio.Future[None]] = set()
 
 async def _discard_ended(container: Container, run: Run) -> None:
     with contextlib.suppress(SandboxError):
-        await run.wait()
+        container.spent_ns += round((await run.wait()).cpu_s * 1e9)
     container.instances.discard(run)
 
 

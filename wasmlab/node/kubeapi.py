@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
+import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ Json = dict[str, Any]
 
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+# The API server ends a watch after 30 to 60 minutes (--min-request-timeout 1800).
+_WATCH_LIFE_S = 3600.0
 
 
 class ApiError(ClusterError):
@@ -71,26 +76,33 @@ class KubeApi:
     ) -> None:
         self.server = server.rstrip("/")
         self.kubeconfig = kubeconfig
-        headers = {"Accept": "application/json", "User-Agent": "wasmlab-node"}
+        self._headers = {"Accept": "application/json", "User-Agent": "wasmlab-node"}
         if token:
-            headers["Authorization"] = token if token.startswith("Bearer ") else f"Bearer {token}"
+            self._headers["Authorization"] = token if token.startswith("Bearer ") else f"Bearer {token}"
         self._ssl = ssl_context if ssl_context is not None else True
+        self._timeout_s = timeout_s
+        self._connections = connections
+        # Waiting for a connection must not count against a request's deadline: a thousand deletions take their time.
+        self._slots = asyncio.Semaphore(connections)
+        self._retired: list[tuple[float, aiohttp.ClientSession]] = []
+        self._session, self._watches = self._sessions()
+
+    def _sessions(self) -> tuple[aiohttp.ClientSession, aiohttp.ClientSession]:
         # Few connections, reused in last-in first-out order: each costs the API server a TLS handshake.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ssl=self._ssl, keepalive_timeout=75),
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=5),
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._ssl, keepalive_timeout=75),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=5),
             json_serialize=lambda value: orjson.dumps(value).decode(),
             auto_decompress=True,
         )
-        # Waiting for a connection must not count against a request's deadline: a thousand deletions take their time.
-        self._slots = asyncio.Semaphore(connections)
         # Watches have connections of their own: they must not wait for a free one, nor hold one.
-        self._watches = aiohttp.ClientSession(
+        watches = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
-            headers={**headers, "Accept-Encoding": "identity"},
+            headers={**self._headers, "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         )
+        return session, watches
 
     @classmethod
     async def from_kubeconfig(cls, path: Path, *, temporary: Path, **options: Any) -> KubeApi:
@@ -130,10 +142,37 @@ class KubeApi:
         key = configuration.api_key.get("BearerToken") or configuration.api_key.get("authorization")
         return cls(configuration.host, context, token=key, kubeconfig=path, **options)
 
+    async def use_certificate(self, certificate_pem: bytes, key_pem: bytes, *, temporary: Path) -> None:
+        """Go on with another client certificate: new requests and watches open new connections with it.
+
+        The API server looks at a connection's certificate at each request, so the old connections must go before
+        the old certificate does; what is under way on them is left to end, a watch for at most as long as the API
+        server lets one live.
+
+        Parameters
+        ----------
+        temporary : Path
+            A private directory: ssl reads keys from files only.
+        """
+        assert isinstance(self._ssl, ssl.SSLContext), "a client certificate needs TLS"
+        fd, name = tempfile.mkstemp(dir=temporary, prefix="tmp")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(certificate_pem + b"\n" + key_pem)
+            self._ssl.load_cert_chain(name)
+        finally:
+            os.unlink(name)
+        now = time.monotonic()
+        for _, session in [one for one in self._retired if one[0] < now]:
+            await session.close()
+        self._retired = [one for one in self._retired if one[0] >= now]
+        self._retired += [(now + _WATCH_LIFE_S, one) for one in (self._session, self._watches)]
+        self._session, self._watches = self._sessions()
+
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._session.close()
-        await self._watches.close()
+        for session in (self._session, self._watches, *(one for _, one in self._retired)):
+            await session.close()
 
     async def request(
         self,

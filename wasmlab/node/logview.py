@@ -66,7 +66,8 @@ class Options:
         self.follow = get("follow") == "true"
         self.previous = get("previous") == "true"
         self.timestamps = get("timestamps") == "true"
-        self.tail = _integer(get("tailLines"), "tailLines")
+        tail = get("tail") or get("tailLines")  # `tail` is what it was called before v1
+        self.tail = _integer(None if tail == "all" else tail, "tailLines")
         self.limit = _integer(get("limitBytes"), "limitBytes", least=1)
         seconds, moment = _integer(get("sinceSeconds"), "sinceSeconds", least=1), get("sinceTime")
         self.since: float | None = time.time() - seconds if seconds is not None else None
@@ -81,6 +82,8 @@ class Options:
         streams = {"All": {"stdout", "stderr"}, "Stdout": {"stdout"}, "Stderr": {"stderr"}}
         if stream not in streams:
             raise ValueError(f"stream {stream!r} is not one of All, Stdout, Stderr")
+        if self.tail is not None and stream != "All":
+            raise ValueError("tailLines and a specific stream are mutually exclusive")
         self.streams = frozenset(streams[stream])
 
     def filter(self) -> LogFilter:
@@ -101,15 +104,16 @@ def _integer(text: str | None, name: str, least: int = 0) -> int | None:
 
 
 def choose(worker: PodWorker, container: ContainerTask, previous: bool) -> tuple[Path | None, str]:
-    """The log file to read, or why there is none."""
+    """The log file to read, or why there is none, in the kubelet's words."""
     record = container.record
+    which = f'container "{record.name}" in pod "{worker.pod["metadata"]["name"]}"'
     # While a container waits for its restart its last attempt is what people want to read.
     attempt = record.restarts - 1 if previous else record.restarts
     if previous and record.state is State.CRASH_BACKOFF:
         attempt = record.restarts
     path = container.log_path(attempt)
     if attempt < 0 or (previous and not path.exists()):
-        return None, "not found: previous terminated container is not on record"
+        return None, f"previous terminated {which} not found"
     if not path.exists() and record.restarts > 0 and not previous and not record.running:
         earlier = container.log_path(record.restarts - 1)
         if earlier.exists():
@@ -120,8 +124,8 @@ def choose(worker: PodWorker, container: ContainerTask, previous: bool) -> tuple
             path.touch()  # it has printed nothing yet
             return path, ""
         if record.reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"):
-            return None, "waiting to start: trying and failing to pull image"
-        return None, f"waiting to start: {record.reason}"
+            return None, f"{which} is waiting to start: trying and failing to pull image"
+        return None, f"{which} is waiting to start: {record.reason}"
     return path, ""
 
 

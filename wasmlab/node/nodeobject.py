@@ -21,6 +21,8 @@ TAINTS: tuple[Json, ...] = (
     {"key": "kubernetes.io/arch", "value": ARCH, "effect": "NoExecute"},
     {"key": "kubernetes.io/arch", "value": ARCH, "effect": "NoSchedule"},
 )
+# What a 1.37 API server passes WebSockets on for; the rest of the kubelet's features are not this node's.
+FEATURES = ("ExtendWebSocketsToKubelet",)
 # The kubelet's values: pkg/kubelet/apis/config/v1beta1/defaults.go (nodeLeaseDurationSeconds, renewed at a quarter).
 LEASE_DURATION_S = 40
 LEASE_RENEW_S = 10.0
@@ -113,6 +115,7 @@ def status(facts: NodeFacts, now: float, previous: Sequence[Json] = ()) -> Json:
             {"type": "Hostname", "address": facts.hostname},
         ],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
+        "declaredFeatures": list(FEATURES),
         "nodeInfo": {
             **facts.system,
             "architecture": "wasm-wasi",

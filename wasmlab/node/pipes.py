@@ -91,7 +91,12 @@ async def _ready(fd: int, *, reading: bool) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     add, remove = (loop.add_reader, loop.remove_reader) if reading else (loop.add_writer, loop.remove_writer)
-    add(fd, lambda: ready.done() or ready.set_result(None))
+
+    def told() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(fd, told)
     try:
         await ready
     finally:

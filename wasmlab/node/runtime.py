@@ -275,6 +275,11 @@ class Runtime:
         except (SandboxError, KeyError) as error:
             log.debug("cannot forget a run", id=run_id, error=error)
 
+    @property
+    def zygotes(self) -> tuple[int, ...]:
+        """Process ids of the engines' zygotes that this agent is connected to."""
+        return tuple(sandbox.pid for sandbox in self._sandboxes.values() if sandbox.alive)
+
     async def aclose(self, *, kill: bool) -> None:
         """Let go of the sandboxes; with `kill`, end whatever runs in them."""
         for sandbox in self._sandboxes.values():

@@ -1,0 +1,136 @@
+"""What a module's process has used, read in /proc or in its control group.
+
+Memory of a worker without a control group is its proportional set: what it shares with its zygote and its siblings is
+counted once over all of them, so that the pods' figures add up to what the node has really given away.
+
+References
+----------
+proc_pid_stat(5), proc_pid_smaps(5); Kernel ``Documentation/admin-guide/cgroup-v2.rst`` (``memory.stat``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_WORKER_NAME = "wasm-"  # `wasmlab.sandbox.limits.confine` names the processes in which modules run
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU time since the start, and memory now."""
+
+    cpu_ns: int = 0
+    working_set_bytes: int = 0
+    rss_bytes: int = 0
+    page_faults: int = 0
+    major_page_faults: int = 0
+    processes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
+
+
+def _values(one: Usage) -> tuple[int, ...]:
+    return (
+        one.cpu_ns,
+        one.working_set_bytes,
+        one.rss_bytes,
+        one.page_faults,
+        one.major_page_faults,
+        one.processes,
+    )
+
+
+def of_process(pid: int, name: str = "") -> Usage | None:
+    """What one process uses; None if it has gone, or if another one (not called `name`...) has its number now."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name is in parentheses and may hold any character, more of them included.
+    comm, _, rest = text.partition("(")[2].rpartition(")")
+    if not comm.startswith(name):
+        return None
+    fields = rest.split()
+    rss_bytes = int(fields[21]) * _PAGE_BYTES
+    return Usage(
+        cpu_ns=(int(fields[11]) + int(fields[12])) * _TICK_NS,
+        working_set_bytes=_proportional_bytes(pid) or rss_bytes,
+        rss_bytes=rss_bytes,
+        page_faults=int(fields[7]),
+        major_page_faults=int(fields[9]),
+        processes=1,
+    )
+
+
+def of_workers(pids: Iterable[int]) -> Usage:
+    """What the processes of modules use together; those that have ended meanwhile count nothing."""
+    total = Usage()
+    for pid in pids:
+        one = of_process(pid, _WORKER_NAME) if pid else None
+        if one is not None:
+            total += one
+    return total
+
+
+def _proportional_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The whole machine."""
+
+    cpu_ns: int
+    memory_usage_bytes: int
+    memory_working_set_bytes: int
+    memory_total_bytes: int
+    booted_at: float
+
+
+def machine() -> Machine:
+    """Read the machine's totals: all processors since the start, memory in use with and without idle file cache."""
+    cpu, booted_at = 0, 0.0
+    for line in Path("/proc/stat").read_text().splitlines():
+        key, _, rest = line.partition(" ")
+        if key == "cpu":
+            user, nice, system, _idle, _iowait, irq, softirq = (int(v) for v in rest.split()[:7])
+            # Of a guest's time nothing is added: user and nice have it already. Stolen time was somebody else's.
+            cpu = (user + nice + system + irq + softirq) * _TICK_NS
+        elif key == "btime":
+            booted_at = float(rest)
+    memory = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        key, _, rest = line.partition(":")
+        memory[key] = int(rest.split()[0]) * 1024
+    usage = memory["MemTotal"] - memory["MemFree"]
+    return Machine(
+        cpu_ns=cpu,
+        memory_usage_bytes=usage,
+        memory_working_set_bytes=max(0, usage - memory.get("Inactive(file)", 0)),
+        memory_total_bytes=memory["MemTotal"],
+        booted_at=booted_at,
+    )
+
+
+def disk_bytes(directory: Path) -> int:
+    """What a directory's files take on disk, links not followed."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    total += disk_bytes(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
