@@ -85,8 +85,34 @@ def test_an_unknown_field_is_refused_by_name() -> None:
 
 
 def test_an_unsupported_source_is_refused_and_not_ignored() -> None:
-    with pytest.raises(ConfigError, match="resourceFieldRef is not supported"):
-        build({"env": [{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]})
+    with pytest.raises(ConfigError, match="fileKeyRef is not supported"):
+        build({"env": [{"name": "X", "valueFrom": {"fileKeyRef": {"path": "x"}}}]})
+
+
+def test_what_the_node_cannot_say_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"limits\.gpu"):
+        build({"env": [{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.gpu"}}}]})
+
+
+def test_variables_of_services_give_way_to_the_containers_own() -> None:
+    service = {
+        "metadata": {"name": "kubernetes", "namespace": "default"},
+        "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 443, "name": "https"}]},
+    }
+    env_list = [
+        {"name": "URL", "value": "https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)"},
+        {"name": "KUBERNETES_PORT", "value": "mine"},
+    ]
+    made = env.build({"env": env_list}, POD, SIDE, {}, [service])
+    assert made["URL"] == "https://10.0.0.1:443"
+    assert made["KUBERNETES_PORT"] == "mine"
+    assert made["KUBERNETES_PORT_443_TCP_ADDR"] == "10.0.0.1"
+
+
+def test_a_sub_path_expression_needs_every_name() -> None:
+    assert env.expand_strictly("$(A)/x$$", {"A": "1"}) == "1/x$"
+    with pytest.raises(ConfigError, match="missing value for 'B'"):
+        env.expand_strictly("$(A)/$(B)", {"A": "1"})
 
 
 def test_config_maps_and_secrets() -> None:

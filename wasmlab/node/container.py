@@ -24,6 +24,7 @@ from wasmlab.node import (
     events,
     inputs,
     instances,
+    limits,
     log,
     outcomes,
     podspec,
@@ -43,10 +44,14 @@ from wasmlab.node.services import Services
 from wasmlab.node.spans import PodSpans
 from wasmlab.node.states import State
 from wasmlab.node.statuswriter import Urgency
+from wasmlab.node.volumes import NotMounted
 
 if TYPE_CHECKING:
     from wasmlab.oci.store import StoredModule
-    from wasmlab.sandbox import Run, RunSpec
+    from wasmlab.sandbox import Outcome, Run, RunSpec
+
+# ``backoffLimiter`` of pkg/kubelet/volumemanager: 500 ms, doubled.
+_MOUNT_BASE_S = 0.5
 
 
 class Pod(Protocol):
@@ -133,6 +138,7 @@ class ContainerTask:
             ""  # the last failure that was made an event, so that the same is not told again and again
         )
         self._retry_now = asyncio.Event()
+        self._mounting = Backoff(min(_MOUNT_BASE_S, intervals.backoff_base_s), intervals.backoff_cap_s)
 
     # ---- for the pod ----
 
@@ -300,6 +306,8 @@ class ContainerTask:
                 break
             except (InvalidModule, LinkError) as error:
                 return await self._not_started(error, run_id)
+            except NotMounted as error:
+                await self._not_mounted(error.message)
             except (podspec.Refused, env.ConfigError, Unsupported) as error:
                 await self._config_error(states.CONFIG_ERROR, _message(error))
             except (WasmlabError, OSError) as error:
@@ -317,9 +325,10 @@ class ContainerTask:
                 try:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(self._pod.directory, 0o700)
+                    limited = await limits.applied(self._services, spec, self._pod.pod, self.spec, run_id)
                     with stdin.given(self.spec, self._pod.directory) as fds:
                         run = await self._services.runtime.start(
-                            self.engine, run_id, spec, artifact, path, stdin=fds
+                            self.engine, run_id, limited, artifact, path, stdin=fds
                         )
                     break
                 except (
@@ -358,9 +367,21 @@ class ContainerTask:
             async with asyncio.timeout(self._services.config.intervals.backoff_base_s):
                 await self._retry_now.wait()
 
+    async def _not_mounted(self, message: str) -> None:
+        """A volume is not ready: the container goes on being created, as under the kubelet, and an event says why."""
+        fresh = (states.CONTAINER_CREATING, states.POD_INITIALIZING)
+        reason = self.record.reason if self.record.reason in fresh else states.CONTAINER_CREATING
+        self.record.move(State.CREATING, reason, message)
+        self._pod.changed(Urgency.NOW)
+        if self._is_news(message):
+            log.info("cannot mount", pod=podspec.key(self._pod.pod), error=message)
+        self._services.recorder.pod(self._pod.pod, events.WARNING, "FailedMount", message)
+        await asyncio.sleep(self._mounting.failed())
+
     async def _not_started(self, error: BaseException, run_id: RunId) -> bool:
         self.event(events.WARNING, "Failed", f"Error: {_message(error)}")
-        return await self._ended(outcomes.start_error(_message(error), time.time(), str(run_id)))
+        end = outcomes.start_error(_message(error), time.time(), str(run_id))
+        return await self._ended(await limits.settled(self._services, self.spec, run_id, end, None))
 
     async def _follow(self, run: Run, run_id: RunId, began: float, *, fresh: bool) -> bool:
         """RUNNING, until it has ended."""
@@ -369,6 +390,7 @@ class ContainerTask:
         self._interruptible = False
         record.run_id = str(run_id)
         record.started_at = began
+        outcome: Outcome | None = None
         told_ns = ended_ns = time.monotonic_ns()
         if run.done:
             record.runs()
@@ -399,6 +421,7 @@ class ContainerTask:
         attempt.close()
         if self.instances:
             await instances.end_all(self)
+        end = await limits.settled(self._services, self.spec, run_id, end, outcome)
         end = termmessage.complete(end, self.spec, self._message_directory, self.log_path(run_id.attempt))
         self._pod.spans.mark("exited")
         return await self._ended(end, max(0, ended_ns - told_ns) / 1e9, ended_ns)

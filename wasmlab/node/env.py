@@ -4,11 +4,12 @@ What a container refers to (ConfigMaps, Secrets) is named by `references`, fetch
 A source that this node cannot serve raises `ConfigError`: the container is refused with CreateContainerConfigError,
 because a module that starts without a variable it was promised is worse than one that does not start.
 
-Not done, knowingly: the ``{SERVICE}_SERVICE_HOST`` variables of Services (the kubelet's ``enableServiceLinks``).
+The order is the kubelet's: ``envFrom``, then ``env`` (which sees what came before it, and the variables of Services),
+then those of Services that nothing else has named.
 
 References
 ----------
-``k8s.io/kubernetes/pkg/kubelet/kubelet_pods.go`` (``makeEnvironmentVariables``, ``podFieldSelectorRuntimeValue``),
+``k8s.io/kubernetes/pkg/kubelet/kubelet_pods.go`` (``makeEnvironmentVariables``, ``getServiceEnvVarMap``),
 ``k8s.io/kubernetes/third_party/forked/golang/expansion`` (``$(VAR)``, ``$$``).
 """
 
@@ -17,29 +18,21 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from wasmlab.node import downward, servicelinks
+from wasmlab.node.downward import NodeSide as NodeSide
 
 Json = dict[str, Any]
 Reference = tuple[str, str]  # ("ConfigMap" | "Secret", name)
 
 _SYNTAX = re.compile(r"\$(?:\$|\(([^)]*)\))")
-_SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.*)'\]$")
 _ENV_NAME = re.compile(r"^[^=\x00]+$")
 
 
 class ConfigError(Exception):
     """A container's configuration cannot be made; the message goes into the pod's status."""
-
-
-@dataclass(frozen=True)
-class NodeSide:
-    """What the downward API knows beyond the pod."""
-
-    node_name: str
-    host_ip: str
-    pod_ip: str
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
@@ -52,6 +45,20 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
         return variables.get(name, match.group(0))
 
     return _SYNTAX.sub(one, text)
+
+
+def expand_strictly(text: str, variables: Mapping[str, str]) -> str:
+    """As `expand`, but every name must be known (``subPathExpr``).
+
+    Raises
+    ------
+    ConfigError
+        With the first name that is not.
+    """
+    for match in _SYNTAX.finditer(text):
+        if match.group(1) is not None and match.group(1) not in variables:
+            raise ConfigError(f"missing value for {match.group(1)!r} in subPathExpr {text!r}")
+    return expand(text, variables)
 
 
 def argv(container: Json, variables: Mapping[str, str], module_name: str) -> tuple[str, ...]:
@@ -79,36 +86,12 @@ def references(container: Json) -> list[tuple[Reference, bool]]:
     return found
 
 
-def field_value(path: str, pod: Json, side: NodeSide) -> str:
-    """The value of a downward API field.
-
-    Raises
-    ------
-    ConfigError
-        The field is not one that the downward API offers to variables.
-    """
-    meta, spec = pod["metadata"], pod["spec"]
-    simple: dict[str, Callable[[], str]] = {
-        "metadata.name": lambda: meta["name"],
-        "metadata.namespace": lambda: meta["namespace"],
-        "metadata.uid": lambda: meta["uid"],
-        "spec.nodeName": lambda: side.node_name,
-        "spec.serviceAccountName": lambda: spec.get("serviceAccountName", ""),
-        "status.hostIP": lambda: side.host_ip,
-        "status.hostIPs": lambda: side.host_ip,
-        "status.podIP": lambda: side.pod_ip,
-        "status.podIPs": lambda: side.pod_ip,
-    }
-    if path in simple:
-        return simple[path]()
-    subscript = _SUBSCRIPT.match(path)
-    if subscript:
-        return (meta.get(subscript.group(1)) or {}).get(subscript.group(2), "")
-    raise ConfigError(f"fieldRef {path!r} is not a field that this node can give to a variable")
-
-
 def build(
-    container: Json, pod: Json, side: NodeSide, objects: Mapping[Reference, Json | None]
+    container: Json,
+    pod: Json,
+    side: NodeSide,
+    objects: Mapping[Reference, Json | None],
+    services: Iterable[Json] = (),
 ) -> dict[str, str]:
     """The container's variables in order.
 
@@ -120,6 +103,8 @@ def build(
         The node's part of the downward API.
     objects : mapping
         What `references` named; None for one that does not exist.
+    services : iterable of dict
+        The cluster's Services, as far as the node knows them.
 
     Raises
     ------
@@ -134,13 +119,18 @@ def build(
                 ref = source[key]
                 data = _data(objects, kind, ref.get("name", ""), bool(ref.get("optional")), pod)
                 result.update({prefix + k: v for k, v in data.items() if _ENV_NAME.match(prefix + k)})
+    namespace = pod["metadata"]["namespace"]
+    linked = servicelinks.variables(services, namespace, pod["spec"].get("enableServiceLinks", True))
     for variable in container.get("env") or ():
         name = variable["name"]
         value_from = variable.get("valueFrom")
         if not value_from:
-            result[name] = expand(variable.get("value") or "", result)
-        elif "fieldRef" in value_from:
-            result[name] = field_value(value_from["fieldRef"].get("fieldPath", ""), pod, side)
+            result[name] = expand(variable.get("value") or "", linked | result)
+        elif "fieldRef" in value_from or "resourceFieldRef" in value_from:
+            try:
+                result[name] = downward.value(value_from, pod, container, side)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
         elif "configMapKeyRef" in value_from or "secretKeyRef" in value_from:
             kind = "ConfigMap" if "configMapKeyRef" in value_from else "Secret"
             ref = value_from.get("configMapKeyRef") or value_from["secretKeyRef"]
@@ -150,12 +140,12 @@ def build(
                 result[name] = data[ref["key"]]
             elif not optional:
                 raise ConfigError(
-                    f"couldn't find key {ref['key']} in {kind} {pod['metadata']['namespace']}/{ref.get('name', '')}"
+                    f"couldn't find key {ref['key']} in {kind} {namespace}/{ref.get('name', '')}"
                 )
         else:
             what = ", ".join(value_from)
             raise ConfigError(f"variable {name}: {what} is not supported by this node")
-    return result
+    return linked | result
 
 
 def _data(

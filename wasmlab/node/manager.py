@@ -6,16 +6,18 @@ Keyed by UID and not by name, because a pod may be deleted and made again under 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from wasmlab.node import log, podspec
+from wasmlab.node import filesystems, log, podspec
 from wasmlab.node.kubeapi import Json
+from wasmlab.node.records import Verdict
 from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
 from wasmlab.node.worker import PodWorker
 
+# immediateEvictionGracePeriodSeconds of pkg/kubelet/eviction/eviction_manager.go
+_EVICTION_GRACE_S = 1.0
 _MIRROR = "kubernetes.io/config.mirror"
 
 
@@ -38,6 +40,7 @@ class PodManager:
             self._recorded.setdefault(run_id.uid, {})[run_id] = engine
         self._endings: set[asyncio.Task[None]] = set()
         self._first_list = True
+        services.volumes.evict = self.evict
 
     # ---- fed by the reflector ----
 
@@ -110,7 +113,16 @@ class PodManager:
                 except Exception as error:
                     log.warning("cannot end a run", run=run_id, error=error)
                 await self._services.runtime.forget(engine, run_id)
-            await asyncio.to_thread(shutil.rmtree, self._services.config.pods_dir / uid, True)
+            await asyncio.to_thread(filesystems.remove, self._services.config.pods_dir / uid)
+
+    def evict(self, uid: str, message: str) -> None:
+        """End a pod that takes more than it may."""
+        worker = self.workers.get(uid)
+        if worker is not None and not worker.over and not worker.stopping:
+            log.warning("evicting a pod", pod=podspec.key(worker.pod), why=message)
+            task = asyncio.create_task(worker.fail(Verdict("Failed", "Evicted", message), _EVICTION_GRACE_S))
+            self._endings.add(task)
+            task.add_done_callback(self._endings.discard)
 
     # ---- asked by the endpoint and the agent ----
 
@@ -158,4 +170,4 @@ class PodManager:
 
 def _remove_all(paths: list[Path]) -> None:
     for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
+        filesystems.remove(path)

@@ -4,9 +4,6 @@ A WASM module is not a container: no processes to exec into, no users, no networ
 this node cannot give is named in the pod's status (CreateContainerConfigError) and never silently left out, with these
 exceptions, left out knowingly:
 
-* the service account token volume that the API server adds to every pod (``kube-api-access-*``): a module that wants it
-  mounts a projected volume of its own name, and is then refused; serving it to every pod would cost a TokenRequest per
-  start for modules that, under WASI preview 1, cannot open a connection to use it;
 * ``securityContext``: the sandbox gives a module no user, no capabilities and no devices, which is less than any
 setting
   asks for;
@@ -15,17 +12,16 @@ setting
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wasmlab.node import quantity
+from wasmlab.node import env, quantity
 
 Json = dict[str, Any]
 
 ENGINE_ANNOTATION = "wasmlab.dev/engine"
 SEMANTICS_ANNOTATION = "wasmlab.dev/restart-semantics"
-_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 class Refused(Exception):
@@ -34,15 +30,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Mount:
-    """A directory to preopen. ``source`` is where its content comes from."""
+    """A volume, or a part of it, in a container."""
 
     guest: str
-    kind: str  # "emptyDir" | "hostPath"
     name: str  # the volume's
-    path: str  # hostPath: the path on the host
-    sub_path: str
-    read_only: bool
-    host_path_type: str = ""
+    sub_path: str = ""
+    read_only: bool = False
 
 
 def key(pod: Json) -> str:
@@ -104,60 +97,41 @@ def check(pod: Json, container: Json) -> None:
         With every reason found.
     """
     problems = [
-        f"{probe} cannot be served (a module offers no endpoint and no process to run it in)"
+        f"{probe}.grpc cannot be served (this node speaks no HTTP/2); httpGet, tcpSocket and exec can"
         for probe in ("livenessProbe", "readinessProbe", "startupProbe")
-        if container.get(probe)
+        if (container.get(probe) or {}).get("grpc")
     ]
-    if container.get("lifecycle"):
-        problems.append("lifecycle hooks cannot be served")
     if container.get("workingDir"):
         problems.append("workingDir: WASI preview 1 has no working directory; mount what the module needs")
     if container.get("volumeDevices"):
         problems.append("volumeDevices cannot be served")
-    if container.get("restartPolicy"):
-        problems.append("a restartPolicy of a container's own (sidecars) is not supported")
     if problems:
         raise Refused("; ".join(problems))
     memory_limit(container)
-    mounts(pod, container)
 
 
-def mounts(pod: Json, container: Json) -> Sequence[Mount]:
+def mounts(container: Json, variables: Mapping[str, str]) -> list[Mount]:
     """The container's mounts.
+
+    Parameters
+    ----------
+    variables : mapping
+        The container's environment, for ``subPathExpr``.
 
     Raises
     ------
     Refused
-        A mount of a volume type that this node does not serve.
+        A mount cannot be served.
     """
-    volumes = {v["name"]: v for v in pod["spec"].get("volumes") or ()}
     result = []
     for mount in container.get("volumeMounts") or ():
-        volume = volumes.get(mount["name"], {})
-        if mount["mountPath"] == _TOKEN_PATH and "projected" in volume:
-            continue  # see the module docstring
-        kind = next((k for k in volume if k != "name"), "nothing")
-        if kind not in ("emptyDir", "hostPath"):
-            raise Refused(
-                f"volume {mount['name']} ({kind}) mounted at {mount['mountPath']} is not supported by this node;"
-                " emptyDir and hostPath are"
-            )
-        if kind == "emptyDir" and (volume["emptyDir"] or {}).get("medium"):
-            raise Refused(
-                f"volume {mount['name']}: emptyDir medium {volume['emptyDir']['medium']} is not supported"
-            )
-        if mount.get("subPathExpr") or ".." in (mount.get("subPath") or "").split("/"):
-            raise Refused(f"volume {mount['name']}: subPathExpr, and '..' in subPath, are not supported")
-        host = volume.get("hostPath") or {}
-        result.append(
-            Mount(
-                guest=mount["mountPath"],
-                kind=kind,
-                name=mount["name"],
-                path=host.get("path", ""),
-                sub_path=mount.get("subPath") or "",
-                read_only=bool(mount.get("readOnly")),
-                host_path_type=host.get("type") or "",
-            )
-        )
+        sub_path = mount.get("subPath") or ""
+        if mount.get("subPathExpr"):
+            sub_path = env.expand_strictly(mount["subPathExpr"], variables)
+        if sub_path.startswith("/") or ".." in sub_path.split("/"):
+            raise Refused(f"volume {mount['name']}: subPath {sub_path!r} leads out of the volume")
+        if mount.get("mountPropagation") == "Bidirectional":
+            raise Refused(f"volume {mount['name']}: a module mounts nothing that could propagate to the node")
+        read_only = bool(mount.get("readOnly"))
+        result.append(Mount(mount["mountPath"], mount["name"], sub_path.strip("/"), read_only))
     return result

@@ -31,6 +31,37 @@ _SUFFIXES = {
 _FORM = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i))?$")
 
 
+def exact(text: str | int | float) -> Decimal:
+    """Read a quantity as it is written.
+
+    Raises
+    ------
+    ValueError
+        The text is not a quantity.
+    """
+    form = _FORM.match(str(text).strip())
+    if form is None:
+        raise ValueError(f"{text!r} is not a quantity such as 64Mi, 1G or 500m")
+    number, exponent, suffix = form.groups()
+    return Decimal(number + exponent) if exponent else Decimal(number) * _SUFFIXES[suffix or ""]
+
+
+def ceil(value: Decimal) -> int:
+    """Round up to a whole unit."""
+    return int(value.to_integral_value(rounding=ROUND_CEILING))
+
+
+def milli(text: str | int | float) -> int:
+    """Read a quantity in thousandths (of a core), rounding up.
+
+    Raises
+    ------
+    ValueError
+        The text is not a quantity.
+    """
+    return ceil(exact(text) * 1000)
+
+
 def parse(text: str | int | float) -> int:
     """Read a quantity, rounding a fraction up to the next whole unit.
 
@@ -49,9 +80,4 @@ def parse(text: str | int | float) -> int:
     ValueError
         The text is not a quantity.
     """
-    form = _FORM.match(str(text).strip())
-    if form is None:
-        raise ValueError(f"{text!r} is not a quantity such as 64Mi, 1G or 500m")
-    number, exponent, suffix = form.groups()
-    value = Decimal(number + exponent) if exponent else Decimal(number) * _SUFFIXES[suffix or ""]
-    return int(value.to_integral_value(rounding=ROUND_CEILING))
+    return ceil(exact(text))

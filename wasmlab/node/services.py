@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from wasmlab.node import resources
+from wasmlab.node.admission import Account
+from wasmlab.node.apiobjects import ApiObjects
+from wasmlab.node.cgroups import ContainerGroups
 from wasmlab.node.config import NodeConfig
+from wasmlab.node.downward import NodeSide
 from wasmlab.node.events import Recorder
 from wasmlab.node.images import Images
 from wasmlab.node.kubeapi import KubeApi
 from wasmlab.node.runtime import Runtime
+from wasmlab.node.serviceview import ServiceView
 from wasmlab.node.spans import SpanLog
+from wasmlab.node.volumes import VolumeManager
 
 
 @dataclass
@@ -24,6 +31,10 @@ class Services:
         Bounds how many statuses are written at once.
     hold_s : callable
         How long a status that may be overtaken is held back now, in seconds.
+    links : ServiceView, optional
+        The Services that containers are told of; none if not given.
+    allocatable : mapping
+        What the node says it can give.
     """
 
     config: NodeConfig
@@ -34,3 +45,31 @@ class Services:
     spans: SpanLog
     gate: asyncio.Semaphore
     hold_s: Callable[[], float]
+    links: ServiceView | None = None
+    allocatable: Mapping[str, str] = field(default_factory=dict)
+    side: NodeSide = field(init=False)
+    groups: ContainerGroups = field(init=False)
+    account: Account = field(init=False)
+    objects: ApiObjects = field(init=False)
+    volumes: VolumeManager = field(init=False)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        # No CNI: the pod's address is the node's.
+        self.side = NodeSide(config.node_name, config.address, config.address, self.allocatable)
+        self.groups = ContainerGroups(config.node_name)
+        self.account = Account(self.allocatable)
+        self.objects = ApiObjects(self.api)
+        self.volumes = VolumeManager(
+            self.objects,
+            self.side,
+            config.pods_dir,
+            self.recorder.pod,
+            sync_s=config.intervals.volume_sync_s,
+            watch_s=config.intervals.volume_watch_s,
+        )
+
+    @property
+    def memory_bytes(self) -> int:
+        """The node's memory, for scores in proportion to it."""
+        return resources.amounts(self.allocatable).memory

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import Awaitable
 from pathlib import Path
 
-from wasmlab.node import events, log, podspec, states
+from wasmlab.node import events, filesystems, log, podspec, states
 from wasmlab.node.container import ContainerTask
 from wasmlab.node.grace import LEAST_S, Grace
 from wasmlab.node.kubeapi import ApiError, ApiUnavailable, Json
@@ -102,12 +101,28 @@ class PodWorker:
         """Begin."""
         if not self._was_over:
             self._writing = self._spawn(self._writer.run())
-            self._driving = self._spawn(self._drive())
+            rejected = self._rejected()
+            if rejected is None:
+                self._driving = self._spawn(self._drive())
+            else:
+                log.info("pod rejected", pod=podspec.key(self.pod), reason=rejected.reason)
+                self._verdict = rejected
+                self._event(events.WARNING, rejected.reason, rejected.message)
+                self._finish()
         self.update(self.pod)
+
+    def _rejected(self) -> Verdict | None:
+        """Why this node does not take the pod; None if it does, or has done so already."""
+        if any(c.adopt is not None or c.reported is not None for c in self.containers):
+            self._services.account.taken(self.pod)
+            self._services.volumes.adopt(self.pod)
+            return None
+        return None if self.leaving else self._services.account.admit(self.pod)
 
     def update(self, pod: Json) -> None:
         """Take note of a change made through the API."""
         self.pod = pod
+        self._services.volumes.update(pod)
         if pod["metadata"].get("deletionTimestamp"):
             if self._deleting is None:
                 self._deleting = self._spawn(self._delete())
@@ -131,7 +146,8 @@ class PodWorker:
         for container in self.containers:
             for run_id, engine in list(container.runs.items()):
                 await self._services.runtime.forget(engine, run_id)
-        await asyncio.to_thread(shutil.rmtree, self.directory, True)
+        self._let_go()
+        await asyncio.to_thread(filesystems.remove, self.directory)
         self.closed.set()
 
     async def end(self, grace_s: float) -> None:
@@ -374,7 +390,13 @@ class PodWorker:
         """Nothing of this pod will run any more: say how it ended."""
         self._terminal = True
         self.over = True
+        self._let_go()
         self.changed(Urgency.NOW)
+
+    def _let_go(self) -> None:
+        """What the node holds for the pod while it is not over: its share, and its volumes."""
+        self._services.account.release(self.uid)
+        self._services.volumes.release(self.uid)
 
     def _set_deadline(self) -> None:
         """See to activeDeadlineSeconds, which may be given, and made shorter, while the pod runs."""
