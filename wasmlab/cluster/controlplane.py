@@ -17,6 +17,9 @@ _IN_USE = 3
 _UNUSABLE = 4
 # It stops its four parts one after the other, each within 3 s; see kube/up.go.
 STOP_GRACE_S = 15.0
+# How much its heap may grow between two collections, in percent. At 50 a burst of pods spends a quarter of the control
+# plane's CPU time in the collector; 100 costs 28 MB more at idle (349 MB), 150 already 68 MB.
+_GOGC = "100"
 
 
 class ControlPlane:
@@ -92,7 +95,7 @@ class ControlPlane:
             # No PDEATHSIG: it follows the starting *thread*, and notebooks and servers start things from threads.
             self._child = child = Child(
                 argv, log=self.state.log, die_with_parent=False, pass_fds=pass_fds,
-                env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
+                env={"GOGC": _GOGC, **os.environ, "OTEL_TRACES_EXPORTER": "none"},
             )  # fmt: skip
         finally:
             for fd in pass_fds:
