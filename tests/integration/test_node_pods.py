@@ -166,7 +166,7 @@ def test_a_missing_config_map_is_waited_for(lab: NodeLab, images: dict[str, str]
             {},
             "resourceFieldRef",
         ),
-        ({"livenessProbe": {"exec": {"command": ["x"]}}}, {}, "livenessProbe"),
+        ({"livenessProbe": {"grpc": {"port": 5000}}}, {}, "livenessProbe.grpc"),
         (
             {"volumeMounts": [{"name": "v", "mountPath": "/v"}]},
             {"volumes": [{"name": "v", "configMap": {"name": "c", "optional": True}}]},
