@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter
 
-from wasmlab.plots.labels import heading, kilobytes, log_milliseconds, milliseconds
+from wasmlab.plots.labels import heading, kilobytes, log_milliseconds, log_range, milliseconds
 from wasmlab.plots.rows import ok_rows, require_rows
 from wasmlab.plots.style import ENGINE_COLORS, LabFigure, style
 
@@ -79,7 +79,7 @@ def cold_start(
         if "containerd" in paths:  # Pods beside Pods: on one scale
             limits = [limit for axis in axes for limit in axis.get_xlim()]
             for axis in axes:
-                axis.set_xlim(min(limits), max(limits))
+                log_range(axis, min(limits), max(limits))
         axes[0].set_ylabel("share of starts that were faster")
         axes[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
         heading(

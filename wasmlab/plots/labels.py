@@ -85,7 +85,11 @@ def log_milliseconds(axis: Axes, *, margin: float = 1.15) -> None:
     """Give the axis a logarithmic scale of milliseconds with few, round ticks around its data."""
     axis.set_xscale("log")
     low, high = axis.dataLim.intervalx
-    low, high = low / 1.25, high * margin
+    log_range(axis, low / 1.25, high * margin)
+
+
+def log_range(axis: Axes, low: float, high: float) -> None:
+    """Show `low` to `high` on a logarithmic axis, with ticks that suit so much of it."""
     if high / low < 12:  # less than a decade says little on round ticks: show more of it
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     else:
