@@ -211,6 +211,23 @@ class Container:
             self.mounted = False
 
 
+class Containers(dict[str, Container]):
+    """The containers of a shim by their ids."""
+
+    def find(self, container_id: str) -> Container:
+        """Return the container called `container_id`.
+
+        Raises
+        ------
+        RpcError
+            NOT_FOUND.
+        """
+        container = self.get(container_id)
+        if container is None:
+            raise RpcError(NOT_FOUND, f"container {container_id} does not exist: not found")
+        return container
+
+
 def _describe(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     return f"signal {-code}" if code < 0 else f"exit code {code}"

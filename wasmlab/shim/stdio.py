@@ -279,9 +279,7 @@ class Console:
     def _update(self) -> None:
         """Read from the terminal only when the client has taken what came before."""
         if self._loop.watches(self._master):
-            self._loop.want(
-                self._master, (0 if self._to_client else READ) | (WRITE if self._to_guest else 0)
-            )
+            self._loop.want(self._master, (0 if self._to_client else READ) | (WRITE if self._to_guest else 0))
 
     def _end(self) -> None:
         self._ended = True
