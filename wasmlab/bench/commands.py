@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from wasmlab.bench import scale_command
+
 if TYPE_CHECKING:
     from wasmlab.bench.plan import Arm, Plan
     from wasmlab.bench.store import Results
@@ -31,6 +33,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True, help="Measure cold starts, execution, pods; keep rows and figures."
     )
     app.add_typer(bench, name="bench")
+    scale_command.register(bench)
 
     @bench.command()
     def local(
@@ -149,7 +152,7 @@ def register(app: typer.Typer) -> None:
         results = headline.measure(out, sizes)
         written = report.write(out, results) if pictures else []
         typer.echo(report.plain(report.headline_table(results)))
-        _tell(results, [out / "figures.parquet", *written])
+        tell(results, [out / "figures.parquet", *written])
 
     @bench.command()
     def record(
@@ -164,7 +167,7 @@ def register(app: typer.Typer) -> None:
 
         results = measure(out, repeats=repeats, large=large, seed=seed)
         typer.echo(report.plain(report.arm_table(results)))
-        _tell(results, [out / "bench.parquet"])
+        tell(results, [out / "bench.parquet"])
 
     @bench.command("report")
     def report_(directory: Path = typer.Argument(..., help="A directory of results.")) -> None:
@@ -244,10 +247,11 @@ def _finish(results: Results, out: Path, name: str) -> None:
         together = results
     written += report.write(out, together)
     typer.echo(report.plain(report.arm_table(results)))
-    _tell(results, written)
+    tell(results, written)
 
 
-def _tell(results: Results, written: list[Path]) -> None:
+def tell(results: Results, written: list[Path]) -> None:
+    """Say what was measured and written; raises `typer.Exit` if it was interrupted, or nothing succeeded."""
     from wasmlab.console import say
 
     failed = len(results.failures)

@@ -15,6 +15,8 @@ from wasmlab.errors import BenchmarkError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from wasmlab.bench.stats import Interval
+
 EXPERIMENTS = ("burst", "density", "concurrency")
 
 
@@ -123,3 +125,40 @@ def curves(frame: pd.DataFrame) -> dict[str, Curve]:
             for column in ("per_second", "latency_ms"):
                 found[f"concurrency {path} {engine}, {column}"] = curve(own, column)
     return {name: one for name, one in found.items() if one is not None}
+
+
+def in_words(one: Curve, *, unit: str = "", factor: float = 1.0, each: str = " for each more") -> str:
+    """Say what a curve says: what one more costs, and where that changes.
+
+    Parameters
+    ----------
+    unit : str
+        Of the cost times `factor`, e.g. ``"ms"`` with ``factor=1000`` for seconds.
+    each : str
+        Empty where it is said elsewhere.
+    """
+
+    before = f"{cost(one.slope, unit, factor)}{each}"
+    if one.knee is None or one.slope_after is None:
+        return f"{before}; {one.why_not}"
+    return f"{before} up to a {knee(one)}, then {cost(one.slope_after, unit, factor)}"
+
+
+def cost(slope: Interval, unit: str = "", factor: float = 1.0) -> str:
+    """Return what one more costs, with its interval; what may as well be nothing is not given three digits."""
+    value, low, high = (one * factor for one in (slope.value, slope.low, slope.high))
+    known = "nothing sure" if low <= 0 <= high else f"{value:.3g}"
+    return f"{known} [{low:.3g}, {high:.3g}] {unit}".rstrip()
+
+
+def knee(one: Curve) -> str:
+    """Name the knee with its interval, or say that there is none."""
+    if one.knee is None:
+        return one.why_not
+    low, value, high = (size_text(size) for size in (one.knee.low, one.knee.value, one.knee.high))
+    return f"knee at {value} [{low}, {high}]"
+
+
+def size_text(size: float) -> str:
+    """Return a size between measured ones with the digits that it deserves."""
+    return f"{size:,.0f}" if size >= 10 else f"{size:.2g}"

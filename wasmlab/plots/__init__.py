@@ -10,7 +10,9 @@ from wasmlab.plots.burst import burst
 from wasmlab.plots.cold_start import cold_start
 from wasmlab.plots.execution import execution
 from wasmlab.plots.labels import mark_recorded
+from wasmlab.plots.phase_map import phase_map
 from wasmlab.plots.phases import start_phases
+from wasmlab.plots.scale import scale_burst, scale_concurrency, scale_density
 from wasmlab.plots.style import ENGINE_COLORS, STYLE, LabFigure, save, style
 from wasmlab.plots.waterfall import ORDINARY, pod_waterfall, run_waterfall, where_time_goes
 
@@ -23,9 +25,13 @@ __all__ = [
     "cold_start",
     "execution",
     "mark_recorded",
+    "phase_map",
     "pod_waterfall",
     "run_waterfall",
     "save",
+    "scale_burst",
+    "scale_concurrency",
+    "scale_density",
     "start_phases",
     "style",
     "where_time_goes",

@@ -2,7 +2,14 @@
 
 from wasmlab.report.pages import write
 from wasmlab.report.render import Table, as_html, markdown, plain
-from wasmlab.report.tables import arm_table, conditions_table, headline_table, ratio_table, summary_table
+from wasmlab.report.tables import (
+    arm_table,
+    conditions_table,
+    headline_table,
+    ratio_table,
+    scale_table,
+    summary_table,
+)
 
 __all__ = [
     "Table",
@@ -13,6 +20,7 @@ __all__ = [
     "markdown",
     "plain",
     "ratio_table",
+    "scale_table",
     "summary_table",
     "write",
 ]

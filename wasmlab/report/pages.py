@@ -11,7 +11,14 @@ from wasmlab.bench.store import Results, load_all
 from wasmlab.errors import BenchmarkError
 from wasmlab.paths import atomic_write
 from wasmlab.report.render import Table, as_html, markdown
-from wasmlab.report.tables import arm_table, conditions_table, headline_table, ratio_table
+from wasmlab.report.tables import (
+    arm_table,
+    conditions_table,
+    headline_table,
+    ordinary,
+    ratio_table,
+    scale_table,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +53,7 @@ def write(directory: Path, results: Results | None = None) -> list[Path]:
 
     for name, title, draw in _FIGURES:
         try:
-            figure = draw(results)
+            figure = draw(results if name.startswith("scale_") else ordinary(results))
         except BenchmarkError:
             continue  # what was not measured is not drawn
         written.append(plots.save(figure, directory / f"{name}.png"))
@@ -60,10 +67,12 @@ def write(directory: Path, results: Results | None = None) -> list[Path]:
 
 
 def _sections(results: Results) -> list[tuple[str, Table]]:
+    plain_runs = bool(ordinary(results).rows)
     found = [
         ("Headline figures", headline_table(results)),
-        ("Every arm", arm_table(results) if results.rows else (("arm",), [])),
-        ("Ratios", ratio_table(results) if results.rows else (("ratio",), [])),
+        ("Every arm", arm_table(results) if plain_runs else (("arm",), [])),
+        ("Ratios", ratio_table(results) if plain_runs else (("ratio",), [])),
+        ("Cost curves", scale_table(results) if results.rows else (("cost curve",), [])),
         ("Where and when", conditions_table(results)),
     ]
     return [(title, table) for title, table in found if table[1]]
@@ -170,6 +179,15 @@ def _draw_burst(results: Results) -> Figure:
     )
 
 
+def _draw_scale(name: str) -> Callable[[Results], Figure]:
+    def draw(results: Results) -> Figure:
+        from wasmlab import plots
+
+        return getattr(plots, name)(results)
+
+    return draw
+
+
 _FIGURES: tuple[tuple[str, str, Callable[[Results], Figure]], ...] = (
     ("cold_start", "Distribution of start times per engine and mode", _draw_cold),
     ("execution", "Execution time per workload, engine beside engine", _draw_execution),
@@ -177,4 +195,7 @@ _FIGURES: tuple[tuple[str, str, Callable[[Results], Figure]], ...] = (
     ("pod_waterfall", "Where one pod's time goes", _draw_pod),
     ("where_time_goes", "Where a Pod's time goes, on both paths", _draw_where),
     ("burst", "Pods written and succeeded during a burst", _draw_burst),
+    ("scale_burst", "Bursts against their size", _draw_scale("scale_burst")),
+    ("scale_density", "Memory and starts against live Pods", _draw_scale("scale_density")),
+    ("scale_concurrency", "Throughput and latency against runs in flight", _draw_scale("scale_concurrency")),
 )

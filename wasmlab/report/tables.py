@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.bench import stats
+from wasmlab.bench import scale_curves, stats
 from wasmlab.bench.store import Results
 from wasmlab.report.render import Table
 
@@ -13,9 +14,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def ordinary(results: Results) -> Results:
+    """Return the same results without the rows of scale experiments."""
+    return replace(results, rows=[row for row in results.rows if not row.get("experiment")])
+
+
 def summary_table(results: Results) -> pd.DataFrame:
-    """Return medians and p95 of every arm in milliseconds, with intervals: what the report shows."""
-    frame = results.frame
+    """Return medians and p95 of every arm in milliseconds, with intervals: what the report shows.
+
+    Scale experiments are not among them: they have curves (`scale_table`).
+    """
+    frame = ordinary(results).frame
     table = stats.summarize(frame, "total_ns")
     first = stats.summarize(frame, "first_byte_ns")
     table["first_byte"] = first["median"]
@@ -81,7 +90,7 @@ def arm_table(results: Results) -> Table:
 
 def ratio_table(results: Results) -> Table:
     """Return wasmer / wasmtime for every path, mode and workload, and pods over controls."""
-    frame = results.frame
+    frame = ordinary(results).frame
     frame = frame[frame["ok"] & frame["total_ns"].notna()]
     rows = []
     for (path, mode, workload), group in frame.groupby(["path", "mode", "workload"], sort=False):
@@ -100,6 +109,21 @@ def ratio_table(results: Results) -> Table:
             ratio = stats.ratio_of_medians(group["total_ns"].astype(float), control)
             rows.append((f"{path} {engine} {mode} hello / native /bin/true", f"{ratio:.2f}", str(ratio.n)))
     return ("ratio of medians", "value [95 % interval]", "n"), rows
+
+
+def scale_table(results: Results) -> Table:
+    """Return one row per cost curve of the scale experiments: what one more costs, and the knee."""
+    rows = [
+        (
+            name,
+            scale_curves.cost(one.slope),
+            scale_curves.knee(one),
+            "" if one.slope_after is None else scale_curves.cost(one.slope_after),
+            str(one.n),
+        )
+        for name, one in scale_curves.curves(results.frame).items()
+    ]
+    return ("cost curve", "each more costs", "knee", "beyond it", "points"), rows
 
 
 def conditions_table(results: Results) -> Table:
