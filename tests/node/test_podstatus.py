@@ -50,7 +50,7 @@ def done(code: int = 0, name: str = "a", **more: Any) -> ContainerRecord:
     )
 
 
-def crashing(code: int = 1, name: str = "a") -> ContainerRecord:
+def crashing(code: int = 1, name: str = "a", **more: Any) -> ContainerRecord:
     return ContainerRecord(
         name,
         "r/x:1",
@@ -58,6 +58,7 @@ def crashing(code: int = 1, name: str = "a") -> ContainerRecord:
         reason=states.CRASH_LOOP,
         message="back-off",
         ended=ended(code),
+        **more,
     )
 
 
@@ -202,3 +203,99 @@ def test_times_round_trip() -> None:
     assert rfc3339(NOW + 0.9) == "2027-01-15T08:00:00Z"
     assert parse_time("2027-01-15T08:00:00Z") == NOW
     assert parse_time("2027-01-15T08:00:00.250000Z") == NOW + 0.25
+
+
+# ---- sidecars, probes, policies of containers ----
+
+
+def side(name: str = "s", **more: Any) -> ContainerRecord:
+    return running(name, init=True, sidecar=True, **more)
+
+
+@pytest.mark.parametrize(
+    ("records", "policy", "expected"),
+    [
+        ([waiting("s", init=True, sidecar=True), waiting("b")], "Never", "Pending"),
+        ([side(started=False), waiting("b")], "Never", "Pending"),
+        ([side(), waiting("b")], "Never", "Pending"),
+        ([side(), running("b")], "Never", "Running"),
+        ([side(), done(0, "b")], "Never", "Running"),  # until the sidecar has been ended
+        ([done(143, "s", init=True, sidecar=True), done(0, "b")], "Never", "Succeeded"),
+        ([done(143, "s", init=True, sidecar=True), done(2, "b")], "Never", "Failed"),
+        ([crashing(1, "s", init=True, sidecar=True), running("b")], "Never", "Running"),
+        # It starts anew beside a container that has run: that does not make the pod pending again.
+        ([side(started=False, last=ended(1)), running("b")], "Never", "Running"),
+        ([crashing(1, "s", init=True, sidecar=True), waiting("b")], "Never", "Pending"),
+        # A policy of the container's own.
+        ([done(1, policy="Never"), running("b")], "Always", "Running"),
+        ([done(1, policy="Never")], "Always", "Failed"),
+        ([crashing(1, policy="OnFailure")], "Never", "Running"),
+        ([done(0, policy="OnFailure")], "Always", "Succeeded"),
+        ([done(1, init=True, policy="Never"), waiting("b")], "Always", "Failed"),
+    ],
+)
+def test_phase_with_sidecars_and_own_policies(
+    records: list[ContainerRecord], policy: str, expected: str
+) -> None:
+    assert phase(records, policy, facts()) == expected
+
+
+def test_a_sidecar_counts_for_readiness_and_not_for_success() -> None:
+    status = build([side(ready=False), running("b")], "Never", facts())
+    found = conditions(status)
+    assert found["Initialized"]["status"] == "True"
+    assert found["ContainersReady"]["message"] == "containers with unready status: [s]"
+    [one] = status["initContainerStatuses"]
+    assert (one["started"], one["ready"]) == (True, False)
+    over = build([done(143, "s", init=True, sidecar=True), done(0, "b")], "Never", facts(terminal=True))
+    assert over["phase"] == "Succeeded"
+    assert not over["initContainerStatuses"][0]["ready"]
+
+
+def test_a_sidecar_that_has_not_started_holds_back_initialized() -> None:
+    found = conditions(build([side(started=False), waiting("b")], "Never", facts()))
+    assert found["Initialized"]["status"] == "False"
+    assert found["Initialized"]["message"] == "containers with incomplete status: [s]"
+    again = conditions(build([side(started=False, last=ended(1)), running("b")], "Never", facts()))
+    assert again["Initialized"]["status"] == "True", "what was initialized stays so"
+
+
+def test_probes_decide_about_started_and_ready() -> None:
+    before = build([running(started=False, ready=False)], "Never", facts())
+    assert before["phase"] == "Running"
+    [one] = before["containerStatuses"]
+    assert (one["started"], one["ready"]) == (False, False)
+    assert "running" in one["state"]
+    assert conditions(before)["Ready"]["reason"] == "ContainersNotReady"
+    started = container_status(running(started=True, ready=False))
+    assert (started["started"], started["ready"]) == (True, False)
+    # A run that is over is neither, whatever the probes had found.
+    assert not container_status(done(0, started=True, ready=True))["ready"]
+
+
+def test_a_hook_under_way_is_waited_for() -> None:
+    record = waiting(state=State.STARTING, run_id="u.a.0")
+    status = container_status(record)
+    assert status["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    assert not status["ready"]
+    restarted = waiting(state=State.STARTING, ended=ended(1), restarts=1)
+    assert phase([restarted], "Always", facts()) == "Running"
+    assert container_status(restarted)["lastState"]["terminated"]["exitCode"] == 1
+
+
+def test_the_ends_of_a_pod_share_what_may_be_said() -> None:
+    long = [done(1, name) for name in ("a", "b", "c", "d")]
+    for record in long:
+        record.ended = dataclasses.replace(ended(1), message="x" * 4096)
+    status = build(long, "Never", facts())
+    said = [s["state"]["terminated"]["message"] for s in status["containerStatuses"]]
+    assert [len(message) for message in said] == [3072] * 4
+
+
+def test_an_end_before_it_was_said_to_run_keeps_the_end_before() -> None:
+    record = waiting(state=State.CREATING, ended=ended(1, run_id="u.a.0"), restarts=1)
+    record.move(State.STARTING)
+    record.ends(ended(143, run_id="u.a.1"))
+    assert record.last is not None
+    assert (record.last.exit_code, record.ended and record.ended.exit_code) == (1, 143)
+    assert record.run_id == "u.a.1"

@@ -64,3 +64,38 @@ def test_a_state_cannot_wait_for_a_reason_of_another() -> None:
 )
 def test_restart_policy(policy: str | None, code: int, again: bool) -> None:
     assert should_restart(policy, code) is again
+
+
+RULES = (
+    {"action": "Restart", "exitCodes": {"operator": "In", "values": [42, 43]}},
+    {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 1]}},
+)
+
+
+@pytest.mark.parametrize(
+    ("rules", "policy", "code", "again"),
+    [
+        (RULES[:1], "Never", 42, True),
+        (RULES[:1], "Never", 1, False),
+        (RULES[:1], "OnFailure", 1, True),  # no rule matches: the policy decides
+        (RULES, "Never", 7, True),
+        (RULES, "Never", 1, False),
+        # An action that this node does not know is no reason to look at the rules after it.
+        (
+            ({"action": "RestartAllContainers", "exitCodes": RULES[1]["exitCodes"]}, RULES[1]),
+            "Never",
+            7,
+            False,
+        ),
+        (({"action": "Restart"},), "Never", 7, False),
+    ],
+)
+def test_rules_come_before_the_policy(rules: tuple[dict, ...], policy: str, code: int, again: bool) -> None:
+    assert should_restart(policy, code, rules) is again
+
+
+def test_a_container_whose_hook_runs_is_not_said_to_run() -> None:
+    assert TABLE[State.STARTING].reports == "waiting"
+    assert check(State.STARTING, State.EXITED, states.CONTAINER_CREATING) is State.EXITED
+    with pytest.raises(IllegalTransition):
+        check(State.STARTING, State.DONE, states.CONTAINER_CREATING)
