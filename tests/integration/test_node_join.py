@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
 import re
-import socket
-import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,6 @@ import pytest
 
 from tests.node.lab import push, retire, until
 from wasmlab.cluster import manifests
-from wasmlab.node import csr
 
 pytestmark = pytest.mark.integration
 
@@ -126,78 +121,6 @@ def test_a_restart_uses_the_same_certificates(cluster: Any, manual: dict[str, An
     }
     assert after == names
     assert cluster.node("manual")["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == port
-
-
-# ---- the endpoint ----
-
-
-@pytest.fixture(scope="module")
-def ask(cluster: Any, manual: dict[str, Any]) -> Callable[..., tuple[int, str]]:
-    port = cluster.node("manual")["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
-
-    def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return True
-        return False
-
-    # Kubernetes' times have whole seconds: right after a restart the Ready of the agent before it may be taken for new.
-    until("the endpoint listens", listens)
-
-    def ask(certificate: tuple[Path, Path] | None, path: str = "/pods") -> tuple[int, str]:
-        context = ssl.create_default_context(cadata=cluster.ca.decode())
-        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
-        if certificate:
-            context.load_cert_chain(*certificate)
-        connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=5)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
-    return ask
-
-
-def test_nobody_without_a_certificate_comes_in(ask: Callable[..., Any]) -> None:
-    # TLS 1.3 tells a client that its certificate is missing only when it reads.
-    with pytest.raises((ssl.SSLError, ConnectionResetError, http.client.RemoteDisconnected)):
-        ask(None)
-
-
-def test_a_certificate_of_another_authority_is_refused(ask: Callable[..., Any], tmp_path: Path) -> None:
-    from tests.node.test_csr import issue
-
-    key = csr.new_key()
-    (tmp_path / "k").write_bytes(key)
-    (tmp_path / "c").write_bytes(issue(key))
-    with pytest.raises((ssl.SSLError, ConnectionResetError, http.client.RemoteDisconnected)):
-        ask((tmp_path / "c", tmp_path / "k"))
-
-
-def test_the_clusters_other_clients_are_refused(
-    ask: Callable[..., Any], manual: dict[str, Any], tmp_path: Path
-) -> None:
-    import base64
-
-    import yaml
-
-    user = yaml.safe_load((manual["handle"].dir / "kubeconfig").read_text())["users"][0]["user"]
-    (tmp_path / "c").write_bytes(base64.b64decode(user["client-certificate-data"]))
-    (tmp_path / "k").write_bytes(base64.b64decode(user["client-key-data"]))
-    status, text = ask((tmp_path / "c", tmp_path / "k"))
-    assert status == 403
-    assert "kube-apiserver-kubelet-client" in text
-
-
-def test_the_api_server_comes_in(cluster: Any, ask: Callable[..., Any]) -> None:
-    pki = cluster.dir / "pki"
-    mine = (pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")
-    assert ask(mine, "/healthz") == (200, "ok")
-    status, text = ask(mine, "/exec/default/p/c")
-    assert status == 501
-    assert "no process" in text
-    assert ask(mine, "/containerLogs/default/none/c")[0] == 404
 
 
 # ---- refusals ----

@@ -1,0 +1,311 @@
+"""Who comes in at a node's endpoint, and what it shows, on a real control plane."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node.endpoint import Endpoint
+from tests.node.lab import NodeLab, push, retire, until
+from wasmlab.node.machine import default_address
+
+pytestmark = pytest.mark.integration
+
+REFUSED_BY_TLS = (ssl.SSLError, ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected)
+PODS = "/pods"
+
+
+@pytest.fixture(scope="module")
+def lab(cluster: Any) -> Iterator[NodeLab]:
+    # The API server's proxy does not go to loopback addresses; without any other the tests go there themselves.
+    node = cluster.add_node("door", args=("--address", "auto"))
+    yield NodeLab(cluster, node)
+    retire(cluster, node)
+
+
+@pytest.fixture(scope="module")
+def endpoint(lab: NodeLab) -> Endpoint:
+    return Endpoint(lab.cluster, lab.node)
+
+
+@pytest.fixture(scope="module")
+def console(cluster: Any) -> str:
+    return push(cluster, "console")
+
+
+@pytest.fixture
+def allow(lab: NodeLab, unique: Callable[[str], str]) -> Callable[..., None]:
+    """Let a subject do something with nodes, and wait until the API server knows."""
+
+    def allow(kind: str, name: str, verb: str, resource: str) -> None:
+        role = unique("endpoint")
+        rule = {"apiGroups": [""], "resources": [resource], "verbs": [verb]}
+        group = "" if kind == "ServiceAccount" else "rbac.authorization.k8s.io"
+        subject = {"kind": kind, "name": name, "apiGroup": group}
+        if kind == "ServiceAccount":
+            subject["namespace"] = "default"
+        api = "rbac.authorization.k8s.io/v1"
+        lab.cluster.apply(
+            [
+                {"apiVersion": api, "kind": "ClusterRole", "metadata": {"name": role}, "rules": [rule]},
+                {
+                    "apiVersion": api,
+                    "kind": "ClusterRoleBinding",
+                    "metadata": {"name": role},
+                    "roleRef": {"kind": "ClusterRole", "name": role, "apiGroup": "rbac.authorization.k8s.io"},
+                    "subjects": [subject],
+                },
+            ]
+        )
+        who = f"system:serviceaccount:default:{name}" if kind == "ServiceAccount" else name
+        resource, _, subresource = resource.partition("/")
+        asked = {"verb": verb, "resource": resource, "subresource": subresource, "name": lab.node.name}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": who, "groups": ["system:authenticated"], "resourceAttributes": asked},
+        }
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        until(
+            f"{who} may {verb} {resource}/{subresource}",
+            lambda: json.loads(lab.cluster.rest.call("POST", path, body=review))["status"]["allowed"],
+        )
+
+    return allow
+
+
+# ---- authentication ----
+
+
+@pytest.mark.parametrize("path", ["/healthz", PODS, "/metrics", "/exec/default/p/c", "/nothing"])
+def test_nobody_is_unauthorized(endpoint: Endpoint, path: str) -> None:
+    assert endpoint.ask(path) == (401, "Unauthorized")
+
+
+def test_a_token_that_nobody_issued_is_unauthorized(endpoint: Endpoint) -> None:
+    assert endpoint.ask(PODS, token="made.up.token") == (401, "Unauthorized")
+
+
+def test_a_certificate_of_another_authority_is_refused(endpoint: Endpoint, tmp_path: Path) -> None:
+    from tests.node.test_csr import issue
+    from wasmlab.node import csr
+
+    key = csr.new_key()
+    (tmp_path / "k").write_bytes(key)
+    (tmp_path / "c").write_bytes(issue(key))
+    # TLS 1.3 tells a client that its certificate is refused only when it reads.
+    with pytest.raises(REFUSED_BY_TLS):
+        endpoint.ask(PODS, certificate=(tmp_path / "c", tmp_path / "k"))
+
+
+def test_a_servers_certificate_is_no_clients(endpoint: Endpoint, tmp_path: Path) -> None:
+    wrong = endpoint.certificate(tmp_path, "system:admin", "system:masters", server=True)
+    with pytest.raises(REFUSED_BY_TLS):
+        endpoint.ask(PODS, certificate=wrong)
+
+
+def test_the_api_server_comes_in(endpoint: Endpoint) -> None:
+    mine = endpoint.api_server
+    assert endpoint.ask("/healthz", certificate=mine) == (200, "ok")
+    status, text = endpoint.ask("/healthz?verbose", certificate=mine)
+    assert (status, text.splitlines()) == (
+        200,
+        ["[+]ping ok", "[+]syncloop ok", "[+]sandbox ok", "healthz check passed"],
+    )
+    assert endpoint.ask("/containerLogs/default/none/c", certificate=mine) == (
+        404,
+        'pod "none" does not exist\n',
+    )
+    assert endpoint.ask("/exec/default/none/c?output=1", certificate=mine) == (404, "pod does not exist\n")
+    assert endpoint.ask("/logs/", certificate=mine)[0] == 405
+    assert endpoint.ask("/portForward/default/none", certificate=mine, method="POST")[0] == 501
+
+
+# ---- authorization ----
+
+
+def test_any_certificate_of_the_authority_is_somebody_but_may_do_nothing(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    who = endpoint.certificate(tmp_path, "nobody-in-particular", "team")
+    asked = "user=nobody-in-particular, verb=get, resource=nodes"
+    assert endpoint.ask(PODS, certificate=who) == (
+        403,
+        f"Forbidden ({asked}, subresource(s)=[pods proxy])\n",
+    )
+    assert endpoint.ask("/metrics/resource", certificate=who) == (
+        403,
+        f"Forbidden ({asked}, subresource(s)=[metrics])\n",
+    )
+    assert endpoint.ask("/nothing/here", certificate=who)[0] == 403  # not even what is not there
+
+
+def test_a_node_may_not_look_into_itself(endpoint: Endpoint, tmp_path: Path) -> None:
+    status, text = endpoint.ask(PODS, certificate=endpoint.node_certificate(tmp_path))
+    assert status == 403
+    assert "user=system:node:door" in text
+
+
+def test_fine_grained_rights_open_one_path_each(
+    endpoint: Endpoint, allow: Callable[..., None], unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    user = unique("viewer")
+    allow("User", user, "get", "nodes/pods")
+    allow("User", user, "get", "nodes/stats")
+    who = endpoint.certificate(tmp_path, user)
+    found = {
+        path: endpoint.ask(path, certificate=who)[0]
+        for path in (PODS, "/runningpods/", "/stats/summary", "/metrics", "/configz", "/healthz")
+    }
+    assert found == {
+        PODS: 200,
+        "/runningpods/": 200,
+        "/stats/summary": 200,
+        "/metrics": 403,
+        "/configz": 403,
+        "/healthz": 403,
+    }
+
+
+def test_reading_the_proxy_is_no_right_to_execute(
+    endpoint: Endpoint, allow: Callable[..., None], unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    user = unique("reader")
+    allow("User", user, "get", "nodes/proxy")
+    who = endpoint.certificate(tmp_path, user)
+    assert endpoint.ask("/containerLogs/default/none/c", certificate=who)[0] == 404
+    assert endpoint.ask("/configz", certificate=who)[0] == 200
+    status, text = endpoint.ask("/exec/default/none/c?output=1", certificate=who)
+    assert (status, text) == (
+        403,
+        f"Forbidden (user={user}, verb=create, resource=nodes, subresource(s)=[proxy])\n",
+    )
+
+
+def test_a_service_account_comes_in_with_its_token(
+    lab: NodeLab, endpoint: Endpoint, allow: Callable[..., None], unique: Callable[[str], str]
+) -> None:
+    name = unique("scraper")
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": name, "namespace": "default"},
+    }
+    lab.cluster.apply(account)
+    allow("ServiceAccount", name, "get", "nodes/metrics")
+    token = lab.cluster.kubectl("create", "token", name).stdout.strip()
+    status, text = endpoint.ask("/metrics", token=token)
+    assert status == 200, text
+    assert f'kubelet_node_name{{node="{lab.node.name}"}} 1' in text
+    status, text = endpoint.ask(PODS, token=token)
+    assert status == 403
+    assert f"user=system:serviceaccount:default:{name}" in text
+
+
+# ---- what it shows ----
+
+
+def raw(lab: NodeLab, path: str) -> str:
+    """What the API server's proxy gives an administrator."""
+    if default_address() == "127.0.0.1":
+        endpoint = Endpoint(lab.cluster, lab.node)
+        return endpoint.ask(path, certificate=endpoint.api_server)[1]
+    return lab.cluster.kubectl("get", "--raw", f"/api/v1/nodes/{lab.node.name}/proxy{path}").stdout
+
+
+def metric(text: str, name: str, **labels: str) -> float:
+    """The value of one sample; raises StopIteration if there is none."""
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    line = next(
+        line
+        for line in text.splitlines()
+        if line.split("{")[0].split(" ")[0] == name and all(one in line for one in wanted)
+    )
+    return float(line.rpartition("}")[2].split()[0] if "}" in line else line.split()[1])
+
+
+def test_what_runs_and_what_it_uses(lab: NodeLab, console: str, unique: Callable[[str], str]) -> None:
+    name = unique("busy")
+    lab.apply(name, console, container={"args": ["work:300", "out:done", "sleep:600"]})
+    lab.running(name)
+    until("it has worked", lambda: "done" in lab.cluster.logs(name))
+    running = json.loads(raw(lab, "/runningpods/"))["items"]
+    assert [c["name"] for p in running if p["metadata"]["name"] == name for c in p["spec"]["containers"]] == [
+        name
+    ]
+    assert any(p["metadata"]["name"] == name for p in json.loads(raw(lab, PODS))["items"])
+
+    text = raw(lab, "/metrics/resource")
+    where = {"container": name, "pod": name, "namespace": "default"}
+    first = metric(text, "container_cpu_usage_seconds_total", **where)
+    assert 0.05 < first < 60  # three hundred million turns; how fast they go is the machine's business
+    memory = metric(text, "container_memory_working_set_bytes", **where)
+    assert 500_000 < memory < 300 << 20
+    assert metric(text, "node_memory_working_set_bytes") > memory
+    assert metric(text, "node_cpu_usage_seconds_total") > first
+    assert metric(text, "pod_cpu_usage_seconds_total", pod=name) == first
+    assert metric(text, "resource_scrape_error") == 0
+
+    # What ran beside it and has ended counts on.
+    done = lab.cluster.kubectl("exec", name, "--", "work:300", "out:spun")
+    assert done.stdout == "spun\n"
+    until(
+        "the figures include what was executed",
+        lambda: (
+            metric(raw(lab, "/metrics/resource"), "container_cpu_usage_seconds_total", **where) > first + 0.05
+        ),
+    )
+
+    summary = json.loads(raw(lab, "/stats/summary"))
+    assert summary["node"]["nodeName"] == lab.node.name
+    assert [c["name"] for c in summary["node"]["systemContainers"]] == ["kubelet", "runtime"]
+    assert all(c["memory"]["rssBytes"] > 1 << 20 for c in summary["node"]["systemContainers"])
+    mine = next(p for p in summary["pods"] if p["podRef"]["name"] == name)
+    container = mine["containers"][0]
+    assert mine["memory"]["workingSetBytes"] == container["memory"]["workingSetBytes"]
+    assert container["cpu"]["usageCoreNanoSeconds"] > (first + 0.05) * 1e9
+    assert container["logs"]["usedBytes"] > 0
+    assert mine["process_stats"]["process_count"] == 1
+    lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+
+
+def test_memory_that_a_module_takes_is_seen(lab: NodeLab, unique: Callable[[str], str]) -> None:
+    name = unique("fat")
+    image = push(lab.cluster, "probe")
+    lab.apply(name, image, container={"args": ["eat:48", "sleep:600"]})
+    where = {"container": name, "pod": name, "namespace": "default"}
+
+    def working_set() -> float:
+        try:
+            return metric(raw(lab, "/metrics/resource"), "container_memory_working_set_bytes", **where)
+        except StopIteration:
+            return 0.0
+
+    until("the working set has grown", lambda: working_set() > 48 << 20)
+    assert working_set() < 300 << 20
+    lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+
+
+def test_the_nodes_own_metrics(lab: NodeLab, endpoint: Endpoint) -> None:
+    endpoint.ask("/no-such-path-9", certificate=endpoint.api_server)
+    text = raw(lab, "/metrics")
+    assert metric(text, "process_resident_memory_bytes") > 10 << 20
+    assert metric(text, "kubelet_certificate_manager_client_ttl_seconds") > 600
+    assert metric(text, "kubelet_certificate_manager_server_ttl_seconds") > 600
+    assert metric(text, "kubelet_http_requests_total", path="other", code="404") >= 1
+    assert "no-such-path-9" not in text  # or strangers could fill this process' memory
+    for line in text.splitlines():
+        assert line.startswith("# ") or line.rsplit(" ", 1)[1], line
+
+
+def test_configz_tells_no_secrets(lab: NodeLab) -> None:
+    config = json.loads(raw(lab, "/configz"))["kubeletconfig"]
+    assert config["readOnlyPort"] == 0
+    assert config["authentication"]["anonymous"] == {"enabled": False}
+    assert "PRIVATE" not in json.dumps(config)
