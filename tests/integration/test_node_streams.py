@@ -1,0 +1,335 @@
+"""``kubectl exec`` and ``kubectl attach`` on a real control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from tests.node.endpoint import Endpoint
+from tests.node.lab import NodeLab, push, retire, terminated, until
+from wasmlab.node import streams
+
+pytestmark = pytest.mark.integration
+
+Name = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def lab(cluster: Any) -> Iterator[NodeLab]:
+    node = cluster.add_node("streams")
+    yield NodeLab(cluster, node)
+    retire(cluster, node)
+
+
+@pytest.fixture(scope="module")
+def endpoint(lab: NodeLab) -> Endpoint:
+    return Endpoint(lab.cluster, lab.node)
+
+
+@pytest.fixture(scope="module")
+def console(cluster: Any) -> str:
+    return push(cluster, "console")
+
+
+def sleeping(lab: NodeLab, image: str, name: str, **options: Any) -> str:
+    """A pod whose module sleeps."""
+    container = {"args": ["out:up", "sleep:600"], **options.pop("container", {})}
+    lab.apply(name, image, container=container, **options)
+    lab.running(name)
+    return name
+
+
+@pytest.fixture(scope="module")
+def pod(lab: NodeLab, console: str) -> str:
+    environment = [{"name": "COLOR", "value": "red"}]
+    return sleeping(lab, console, "streams-pod", container={"env": environment})
+
+
+def execute(lab: NodeLab, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    argv = lab.cluster.kubectl_argv("exec", *args)
+    return subprocess.run(argv, input=stdin, capture_output=True, timeout=60)
+
+
+def instances(endpoint: Endpoint) -> int:
+    """How many modules run beside containers, by the node's own count."""
+    text = endpoint.ask("/metrics", certificate=endpoint.api_server)[1]
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("wasmlab_instances ")))
+
+
+# ---- exec ----
+
+
+def test_the_node_says_that_it_speaks_websockets(lab: NodeLab) -> None:
+    assert "ExtendWebSocketsToKubelet" in lab.cluster.node(lab.node.name)["status"]["declaredFeatures"]
+
+
+def test_the_words_are_the_modules_arguments(lab: NodeLab, pod: str) -> None:
+    done = execute(lab, pod, "--", "args", "env:COLOR", "err:to stderr")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().splitlines() == [
+        "arg 0=console",
+        "arg 1=args",
+        "arg 2=env:COLOR",
+        "arg 3=err:to stderr",
+        "red",
+    ]
+    assert done.stderr == b"to stderr\n"
+    # What it prints is the client's, not the pod's.
+    assert lab.cluster.logs(pod) == "up\n"
+
+
+@pytest.mark.parametrize("code", [1, 7, 255])
+def test_exit_codes_arrive(lab: NodeLab, pod: str, code: int) -> None:
+    done = execute(lab, pod, "--", f"fail:{code}")
+    assert done.returncode == code
+    assert f"exit code {code}" in done.stderr.decode()
+
+
+def test_a_trap_is_a_failure_and_says_so(lab: NodeLab, pod: str) -> None:
+    done = execute(lab, pod, "--", "trap")
+    assert done.returncode == 134
+    assert b"unreachable" in done.stderr
+
+
+def test_input_passes_whole_and_ends(lab: NodeLab, pod: str) -> None:
+    data = bytes(range(256)) * 4096  # more than any pipe or window holds
+    done = execute(lab, "-i", pod, "--", "copy", stdin=data)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == data
+
+
+def test_a_module_that_reads_no_input_does_not_hang(lab: NodeLab, pod: str) -> None:
+    done = execute(lab, "-i", pod, "--", "out:done", stdin=b"x" * 1_000_000)
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+
+
+def test_much_output_arrives_whole(lab: NodeLab, pod: str) -> None:
+    done = execute(lab, pod, "--", "many:100000")
+    lines = done.stdout.decode().splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (100_000, "line 0", "line 99999")
+
+
+def test_the_modules_own_name_may_be_repeated_another_is_refused(lab: NodeLab, pod: str) -> None:
+    assert execute(lab, pod, "--", "/console.wasm", "out:x").stdout == b"x\n"
+    done = execute(lab, pod, "--", "other.wasm", "out:x")
+    assert done.returncode != 0
+    assert b"is the module console and holds no other" in done.stderr
+
+
+def test_an_instance_has_the_containers_directories(lab: NodeLab, unique: Name) -> None:
+    name = unique("shared")
+    mounts = {"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}
+    spec = {"volumes": [{"name": "scratch", "emptyDir": {}}]}
+    sleeping(
+        lab,
+        push(lab.cluster, "probe"),
+        name,
+        spec=spec,
+        container={"args": ["write:/scratch/note=hello", "sleep:600"], **mounts},
+    )
+    done = execute(lab, name, "--", "wait:/scratch/note=hello", "cat:/scratch/note")
+    assert b"cat:/scratch/note > hello" in done.stdout
+    lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+
+
+def test_the_other_engine(lab: NodeLab, console: str, unique: Name) -> None:
+    name = sleeping(lab, console, unique("wasmer"), engine="wasmer")
+    done = execute(lab, "-i", name, "--", "copy", "fail:3", stdin=b"through wasmer")
+    assert (done.returncode, done.stdout) == (3, b"through wasmer")
+    lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+
+
+def test_clients_of_the_protocol_before(lab: NodeLab, pod: str) -> None:
+    """The Python client speaks v4, which cannot close stdin."""
+    from kubernetes import client
+    from kubernetes.stream import stream
+
+    api = client.CoreV1Api(lab.cluster.api)
+    answer = stream(
+        client.CoreV1Api(client.ApiClient(api.api_client.configuration)).connect_get_namespaced_pod_exec,
+        pod,
+        "default",
+        command=["out:hello", "err:bye", "fail:5"],
+        stdout=True,
+        stderr=True,
+        _preload_content=False,
+    )
+    answer.run_forever(timeout=30)
+    assert (answer.read_stdout(), answer.read_stderr(), answer.returncode) == ("hello\n", "bye\n", 5)
+
+
+def test_one_that_its_client_leaves_is_ended(lab: NodeLab, endpoint: Endpoint, pod: str) -> None:
+    argv = lab.cluster.kubectl_argv("exec", pod, "--", "sleep:600")
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        try:
+            until("it runs", lambda: instances(endpoint) == 1)
+        finally:
+            client.kill()
+    until("it has ended", lambda: instances(endpoint) == 0)
+    assert lab.get(pod)["status"]["phase"] == "Running"
+
+
+def test_one_ends_with_its_pod(lab: NodeLab, endpoint: Endpoint, console: str, unique: Name) -> None:
+    name = sleeping(lab, console, unique("ending"))
+    argv = lab.cluster.kubectl_argv("exec", name, "--", "sleep:600")
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as client:
+        try:
+            until("it runs", lambda: instances(endpoint) == 1)
+            lab.cluster.kubectl("delete", "pod", name, "--wait=false")
+            _, text = client.communicate(timeout=30)
+        finally:
+            client.kill()
+    assert client.returncode == 137, text
+    until("it has ended", lambda: instances(endpoint) == 0)
+
+
+def test_a_container_that_has_ended_cannot_be_entered(lab: NodeLab, console: str, unique: Name) -> None:
+    name = unique("over")
+    lab.run(name, console, container={"args": ["out:x"]})
+    done = execute(lab, name, "--", "out:x")
+    assert done.returncode != 0
+    assert b"does not run" in done.stderr or b"completed pod" in done.stderr
+
+
+# ---- the protocol, without kubectl ----
+
+
+def converse(
+    endpoint: Endpoint,
+    path: str,
+    sent: Sequence[bytes] = (),
+    protocol: str = streams.V5,
+) -> tuple[dict[int, bytes], dict[str, Any]]:
+    """Open a WebSocket to the node; return what came on each channel, and the Status that ended it."""
+    import aiohttp
+
+    async def talk() -> dict[int, bytes]:
+        got: dict[int, bytes] = {}
+        url = f"https://{endpoint.address}:{endpoint.port}{path}"
+        async with (
+            asyncio.timeout(30),
+            aiohttp.ClientSession() as session,
+            session.ws_connect(
+                url, protocols=[protocol], ssl=endpoint.context(endpoint.api_server)
+            ) as socket,
+        ):
+            assert socket.protocol == protocol
+            for message in sent:
+                await (
+                    socket.send_str(message.decode())
+                    if protocol == streams.V4_BASE64
+                    else socket.send_bytes(message)
+                )
+            async for message in socket:
+                frame = streams.decode(protocol, message.data)
+                assert frame is not None
+                got[frame.channel] = got.get(frame.channel, b"") + frame.data
+        return got
+
+    got = asyncio.run(talk())
+    return got, json.loads(got.pop(streams.ERROR))
+
+
+def test_a_terminal_is_refused_in_words(endpoint: Endpoint, pod: str) -> None:
+    path = f"/exec/default/{pod}/{pod}?command=args&output=1&input=1&tty=1"
+    got, status = converse(endpoint, path)
+    assert got == {streams.STDOUT: b""}  # the sign that the connection stands
+    assert status["status"] == "Failure"
+    assert "no terminal" in status["message"]
+
+
+def test_input_ends_by_the_close_message(endpoint: Endpoint, pod: str) -> None:
+    path = f"/exec/default/{pod}/{pod}?command=lines&output=1&input=1"
+    got, status = converse(endpoint, path, [b"\x00one\n", b"\x00tw", b"\x00o\n", b"\xff\x00"])
+    assert got[streams.STDOUT] == b"line: one\nline: two\nend of input\n"
+    assert status["status"] == "Success"
+
+
+def test_only_what_was_asked_for_is_sent(endpoint: Endpoint, pod: str) -> None:
+    path = f"/exec/default/{pod}/{pod}?command=out:1&command=err:2&command=fail:9&error=1"
+    got, status = converse(endpoint, path, protocol=streams.V4_BASE64)
+    assert got == {streams.STDERR: b"2\n"}
+    assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "9"}]
+
+
+def test_spdy_is_refused_in_words(endpoint: Endpoint, pod: str) -> None:
+    spdy = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+    path = f"/exec/default/{pod}/{pod}?command=x&output=1"
+    status, text = endpoint.ask(path, certificate=endpoint.api_server, method="POST", headers=spdy)
+    assert status == 501
+    assert "1.37" in text
+
+
+# ---- attach ----
+
+
+@contextlib.contextmanager
+def attached(lab: NodeLab, *args: str) -> Iterator[subprocess.Popen[str]]:
+    argv = lab.cluster.kubectl_argv("attach", *args)
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as client:
+        try:
+            yield client
+        finally:
+            client.kill()
+
+
+def test_attach_shows_what_is_printed_from_now_on(lab: NodeLab, console: str, unique: Name) -> None:
+    name = unique("attached")
+    lab.apply(
+        name,
+        console,
+        container={"stdin": True, "stdinOnce": True, "args": ["out:before", "lines", "err:bye"]},
+    )
+    lab.running(name)
+    until("it has begun", lambda: lab.cluster.logs(name) == "before\n")
+    with attached(lab, "-i", name) as client:
+        assert client.stdin is not None
+        client.stdin.write("one\ntwo\n")
+        client.stdin.close()  # with stdinOnce the end of the first client's input is the end of the module's
+        client.stdin = None
+        out, err = client.communicate(timeout=30)
+    assert client.returncode == 0, err
+    assert out == "line: one\nline: two\nend of input\n"
+    assert "bye" in err
+    assert terminated(lab.cluster.wait_pod(name))["exitCode"] == 0
+
+
+def test_input_survives_its_clients_and_the_agent(lab: NodeLab, console: str, unique: Name) -> None:
+    name = unique("patient")
+    lab.apply(name, console, container={"stdin": True, "args": ["lines"]})
+    lab.running(name)
+
+    def say(text: str) -> None:
+        with attached(lab, "-i", name) as client:
+            assert client.stdin is not None
+            client.stdin.write(f"{text}\n")
+            client.stdin.flush()
+            until("the module has read it", lambda: f"line: {text}\n" in lab.cluster.logs(name))
+
+    say("first")
+    lab.node.restart()
+    say("second")
+    assert lab.get(name)["status"]["phase"] == "Running"
+    lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+
+
+def test_without_stdin_true_it_says_so(endpoint: Endpoint, lab: NodeLab, console: str, unique: Name) -> None:
+    name = unique("deaf")
+    lab.apply(name, console, container={"args": ["sleep:600"]})
+    lab.running(name)
+    with attached(lab, "-i", name) as client:
+        assert client.stderr is not None
+        text = ""
+        while "stdin: true" not in text:
+            line = client.stderr.readline()
+            assert line, f"it ended after {text!r}"
+            text += line
+    lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
