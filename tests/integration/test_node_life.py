@@ -156,10 +156,10 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
     w.pod(
         "init-crash",
         c("say:done"),
-        initContainers=[c("say:first", name="first"), c("need:/v/go", name="second")],
+        initContainers=[c("say:first", name="first"), c("wait:/v/begin=x", "need:/v/go", name="second")],
         restartPolicy="OnFailure",
     )
-    sidecar = {"restartPolicy": "Always", "startupProbe": ask("need:/v/up", failureThreshold=60)}
+    sidecar = {"restartPolicy": "Always", "startupProbe": ask("need:/v/up", failureThreshold=1000)}
     w.pod(
         "sidecars",
         c("wait:/v/go=x", "cat:/v/log"),
@@ -173,7 +173,7 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
         "probed",
         c(
             *("wait:/v/begin=x", "write:/v/up=x", FOREVER),
-            startupProbe=ask("need:/v/up", failureThreshold=60),
+            startupProbe=ask("need:/v/up", failureThreshold=1000),
             readinessProbe=ask("need:/v/ready", failureThreshold=1),
             livenessProbe=ask("need:/v/up", failureThreshold=2),
         ),
@@ -242,7 +242,7 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
     w.pod(
         "rules",
         c(
-            *("add:/v/log=r", "need:/v/go"),
+            *("wait:/v/begin=x", "need:/v/go"),
             restartPolicy="Never",
             restartPolicyRules=[
                 {"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}},
@@ -266,14 +266,13 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
             c("add:/v/log=2", "wait:/v/go=x", name="second"),
         ],
     )
-    w.pod("crashes", c("fail:1"), restartPolicy="Always")
+    w.pod("crashes", c("wait:/v/begin=x", "fail:1"), restartPolicy="Always")
     w.pod(
         "stays-ready",
         c(FOREVER, startupProbe=ask("need:/v/up"), readinessProbe=ask("need:/v/up", periodSeconds=60)),
         initContainers=[c("add:/v/log=s", FOREVER, name="side", restartPolicy="Always")],
     )
-    for name in ("stays-ready",):
-        w.put(name, "up")
+    w.put("stays-ready", "up")
     lab.cluster.apply(w.made)
     return w
 
@@ -292,6 +291,7 @@ def test_init_containers_run_in_order(world: World) -> None:
 
 
 def test_an_init_container_that_fails_is_tried_again(world: World) -> None:
+    world.put("init-crash", "begin")
     until(
         "it backs off",
         lambda: "Init:CrashLoopBackOff" in world.lab.cluster.kubectl("get", "pod", "init-crash").stdout,
@@ -448,6 +448,7 @@ def test_termination_messages(world: World) -> None:
 
 
 def test_restart_rules_and_policies_of_containers(world: World) -> None:
+    world.put("rules", "begin")
     until("it restarts", lambda: world.status("rules").get("restartCount", 0) >= 1)
     assert world.status("rules", "other")["state"]["terminated"]["exitCode"] == 9
     assert world.status("rules", "other")["restartCount"] == 0
@@ -468,6 +469,7 @@ def test_restart_rules_and_policies_of_containers(world: World) -> None:
 def test_a_new_agent_repeats_nothing_and_forgets_nothing(world: World) -> None:
     lab = world.lab
     until("an init container runs", lambda: world.text("init-survives", "log") == "12")
+    world.put("crashes", "begin")  # only now: the longer it crashes, the longer it waits
     until("it has crashed twice", lambda: world.status("crashes").get("restartCount", 0) >= 2)
     world.ready("stays-ready", "True")
     until("its sidecar wrote", lambda: world.text("stays-ready", "log") == "s")
