@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 
@@ -8,8 +9,41 @@ from wasmlab.bench import phases
 from wasmlab.bench.phases import Span
 
 
-def test_every_phase_has_a_label() -> None:
+def test_every_phase_has_a_label_and_a_name_of_its_own() -> None:
     assert set(phases.LABELS) == {*phases.ENGINE_PHASES, *phases.POD_MOMENTS}
+    assert len(phases.LABELS) == len(phases.ENGINE) + len(phases.POD)
+
+
+def test_the_docstring_defines_every_engine_phase_in_order() -> None:
+    text = phases.__doc__ or ""
+    defined = re.findall(r"^    (\w+) {2,}\S", text, flags=re.MULTILINE)
+    assert tuple(defined) == phases.ENGINE_PHASES
+    for place in ("zygote", "compiler", "worker"):
+        names = [phase.name for phase in phases.ENGINE if phase.place == place and phase.name != "confine"]
+        assert re.search(rf"^ +{place} +{', '.join(names)}$", text, flags=re.MULTILINE), place
+
+
+def test_the_docstring_shows_every_moment() -> None:
+    text = phases.__doc__ or ""
+    for moment in phases.POD:
+        assert moment.name in text.partition("pod moments")[2]
+    assert set(phases.CONTAINERD_ONLY) < set(phases.POD_MOMENTS)
+
+
+def test_what_is_declared_is_in_the_order_in_which_it_happens() -> None:
+    for mode, names in phases.LOCAL.items():
+        assert [name for name in phases.ENGINE_PHASES if name in names] == list(names), mode
+    # A cold run in a sandbox compiles in the worker, so handing over comes first.
+    assert phases.WORKER["cold"][0] == "spawn" and set(phases.WORKER["cold"]) < set(phases.LOCAL["cold"])
+
+
+def test_what_a_binding_hides_is_not_declared() -> None:
+    hidden = {"validate": "why", "compile": "why", "serialize": "why", "instantiate": "why"}
+    assert phases.declared("cached", hidden, within="worker") == ("spawn", "load", "run", "teardown")
+    assert phases.declared("cold", hidden, within="worker") == ("spawn", "read", "load", "run", "teardown")
+    local = phases.declared("cold", hidden)
+    assert "compile" in local and "validate" not in local
+    assert phases.declared("warm") == phases.LOCAL["warm"]
 
 
 def test_spans_from_json_lists() -> None:
@@ -77,7 +111,7 @@ def test_waterfall_of_nothing() -> None:
 
 
 def test_engine_waterfall_stacks_durations() -> None:
-    stages = phases.engine_waterfall({"run_ns": 5, "spawn_ns": 2, "load_ns": None})
+    stages = phases.engine_waterfall({"run_ns": 5, "spawn_ns": 2, "load_ns": None, "confine_ns": math.nan})
     assert [(stage.phase, stage.start_ns, stage.end_ns) for stage in stages] == [
         ("spawn", 0, 2),
         ("run", 2, 7),

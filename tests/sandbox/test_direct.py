@@ -38,4 +38,4 @@ print(outcome.exit_code, *sorted(span.phase for span in outcome.spans))
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     exit_code, *phases = done.stdout.split()
     assert exit_code == "9"
-    assert {"import", "spawn", "load", "run", "reaped"} <= set(phases)
+    assert {"import", "spawn", "load", "run", "teardown", "reaped"} <= set(phases)

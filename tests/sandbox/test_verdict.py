@@ -32,6 +32,18 @@ def test_spans_are_joined_and_ordered():
     assert outcome.span("nothing") is None
 
 
+def test_teardown_lasts_from_the_last_phase_until_the_process_is_gone():
+    outcome = judge(
+        status=EXITED_0,
+        result=result(exit_code=0, spans=[["spawn", 0, 2], ["run", 2, 9]]),
+        spans=(Span("reaped", 0, 12), Span("first_byte", 0, 5)),
+    )
+    assert outcome.span("teardown") == Span("teardown", 9, 12)
+    # Nothing was told of a run whose worker was killed, so nothing is known of its phases.
+    killed = judge(status=signal.SIGKILL, result=None, spans=(Span("reaped", 0, 12),))
+    assert killed.span("teardown") is None
+
+
 def test_deadline():
     outcome = judge(status=signal.SIGKILL, result=None, deadline_s=0.5, deadline_passed=True)
     assert outcome.trap == "deadline"

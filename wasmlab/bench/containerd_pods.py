@@ -405,7 +405,7 @@ class ContainerdPodExecutor:
 
     def _inside(self, uid: str) -> dict[str, Any]:
         """Return what the shim's spans say about the engine."""
-        wanted = ("load", "instantiate", "run")
+        wanted = ("load", "confine", "instantiate", "run")
         deadline = time.monotonic() + _LATE_S
         while time.monotonic() < deadline:
             for line in self._shim.new():

@@ -1,64 +1,147 @@
-"""Names of the phases of a run, and tables made of them. Pure.
+"""What the phases of a start are, for every engine and for Pods: their names, their meaning, tables made of them. Pure.
 
 All spans are on CLOCK_MONOTONIC of one host, in nanoseconds, so that those of the client, the node agent and the
-sandbox fit together.
-
-Two families:
+sandbox fit together. There are two families, each declared once, here; columns, figures and the picture in notebook
+02 (`wasmlab.plots.phase_map`) are made of these tables.
 
 engine phases
-    Durations inside the sandbox: where the time of a start goes.
+    Durations inside the sandbox: where the time of a start goes. They mean the same on every engine, touch but do not
+    overlap, and each belongs to one process::
+
+        zygote    process, import, bind
+        compiler                        child, read, validate, compile, serialize, keep
+        worker                                                                 spawn, load, instantiate, run, teardown
+
+    process      start the engine's process: an interpreter, our code, a worker forked from it
+    import       import the engine's Python binding, which maps the engine's library
+    bind         make the engine, and its WASI where workers can share it, through the binding
+    child        start the process that compiles, with an import and a bind of its own
+    read         read the module from disk
+    validate     check the module, and nothing else
+    compile      make native code of it; engines check the module in this step once more
+    serialize    turn the native code into what the cache keeps
+    keep         write it to the disk, and be sure of it; the compiling process ends
+    spawn        hand the request to a worker: send it, receive it, decode it
+    load         get native code out of the cache into the worker
+    confine      give up the host's files and privileges (only in containers)
+    instantiate  make the instance: its memory, its tables, its imports
+    run          from the guest's first instruction to its end
+    teardown     from the guest's end until its process, and so its memory, is gone
+
+    `LOCAL` says which of them a run of `wasmlab.bench.local` has in each mode, `WORKER` those of a single run in a
+    sandbox, where a cold one compiles in the worker itself. What an engine's binding hides is not guessed: the phase
+    is missing, and `Capabilities.hidden_phases` of the adapter (`HIDDEN_IN_COMPONENTS` here) gives the reason.
+
 pod moments
     What happened to a pod. Each span starts when the API write begins and ends at the moment, so that a waterfall
-    is drawn from successive ends.
+    is drawn from successive ends::
+
+        client      api_write                                                                status_observed
+        scheduler             scheduled
+        node                            seen, pulled, compiled, started       status_written
+        worker                                                  first_byte, exited
+
+    On the path through containerd ``sandboxed`` comes before ``pulled``, ``contained`` and ``created`` after
+    ``compiled``, and ``noticed`` after ``exited``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-ENGINE_PHASES = ("import", "read", "compile", "load", "instantiate", "run", "teardown", "spawn")
-POD_MOMENTS = (
-    "api_write",
-    "scheduled",
-    "seen",
-    "sandboxed",
-    "pulled",
-    "compiled",
-    "contained",
-    "created",
-    "started",
-    "first_byte",
-    "exited",
-    "noticed",
-    "status_written",
-    "status_observed",
+
+class Phase(NamedTuple):
+    """One phase or moment.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in spans and, with ``_ns``, in columns.
+    place : str
+        The process that it belongs to.
+    label : str
+        What happens in it, said for a reader of a waterfall.
+    """
+
+    name: str
+    place: str
+    label: str
+
+
+# In the order in which they follow each other when everything is done once.
+ENGINE = (
+    Phase("process", "zygote", "start the engine's process"),
+    Phase("import", "zygote", "import the binding"),
+    Phase("bind", "zygote", "make the engine through it"),
+    Phase("child", "compiler", "start a process that compiles"),
+    Phase("read", "compiler", "read the module"),
+    Phase("validate", "compiler", "validate it"),
+    Phase("compile", "compiler", "compile it"),
+    Phase("serialize", "compiler", "serialize the code"),
+    Phase("keep", "compiler", "keep it in the cache"),
+    Phase("spawn", "worker", "hand over to a worker"),
+    Phase("load", "worker", "load compiled code"),
+    Phase("confine", "worker", "give up files and privileges"),
+    Phase("instantiate", "worker", "instantiate"),
+    Phase("run", "worker", "run"),
+    Phase("teardown", "worker", "tear down"),
 )
-# What ended at the moment, said for a reader of the waterfall.
-LABELS = {
-    "import": "start a process, import the engine",
-    "read": "read the module",
-    "compile": "compile in a child process",
-    "load": "load compiled code",
-    "instantiate": "instantiate",
-    "run": "run",
-    "teardown": "tear down",
-    "spawn": "hand over to a worker",
-    "api_write": "API server stores the Pod",
-    "scheduled": "scheduler binds it",
-    "seen": "node hears of it",
-    "sandboxed": "pod sandbox: network, pause",
-    "pulled": "module pulled",
-    "compiled": "module compiled",
-    "contained": "root file system prepared",
-    "created": "task created by the shim",
-    "started": "worker has it",
-    "first_byte": "first byte of output",
-    "exited": "module has ended",
-    "noticed": "kubelet notices the end",
-    "status_written": "node writes the status",
-    "status_observed": "client sees Succeeded",
+POD = (
+    Phase("api_write", "client", "API server stores the Pod"),
+    Phase("scheduled", "scheduler", "scheduler binds it"),
+    Phase("seen", "node", "node hears of it"),
+    Phase("sandboxed", "node", "pod sandbox: network, pause"),
+    Phase("pulled", "node", "module pulled"),
+    Phase("compiled", "node", "module compiled"),
+    Phase("contained", "node", "root file system prepared"),
+    Phase("created", "node", "task created by the shim"),
+    Phase("started", "node", "worker has it"),
+    Phase("first_byte", "worker", "first byte of output"),
+    Phase("exited", "worker", "module has ended"),
+    Phase("noticed", "node", "kubelet notices the end"),
+    Phase("status_written", "node", "node writes the status"),
+    Phase("status_observed", "client", "client sees Succeeded"),
+)
+ENGINE_PHASES = tuple(phase.name for phase in ENGINE)
+POD_MOMENTS = tuple(phase.name for phase in POD)
+LABELS = {phase.name: phase.label for phase in (*ENGINE, *POD)}
+
+_STARTING = ("process", "import", "bind")
+_COMPILING = ("read", "validate", "compile", "serialize")
+_RUNNING = ("load", "instantiate", "run", "teardown")
+#: Mode -> the phases of a run on the path local, in order.
+LOCAL = {
+    "cold": (*_STARTING, "child", *_COMPILING, "keep", "spawn", *_RUNNING),
+    "cached": (*_STARTING, "spawn", *_RUNNING),
+    "warm": ("spawn", *_RUNNING),
 }
+#: Mode -> the phases of one run in a sandbox that runs already, in order.
+WORKER = {"cold": ("spawn", *_COMPILING, *_RUNNING), "cached": ("spawn", *_RUNNING)}
+#: What no engine tells apart when it runs a component, and why.
+HIDDEN_IN_COMPONENTS = {
+    "validate": "part of `compile`: the bindings have no function that only validates a component"
+}
+#: Moments that only a Pod on the path through containerd has.
+CONTAINERD_ONLY = ("sandboxed", "contained", "created", "noticed")
+
+
+def declared(mode: str, hidden: Collection[str] = (), *, within: str = "local") -> tuple[str, ...]:
+    """Return the phases that a run has, in order.
+
+    Parameters
+    ----------
+    mode : {"cold", "cached", "warm"}
+        How it starts.
+    hidden : collection of str
+        What the engine's binding does not tell apart: the keys of ``Capabilities.hidden_phases``.
+    within : {"local", "worker"}
+        A run with all that comes before it, or a single run in a sandbox. Compiling ahead is a step of its own in the
+        first, whatever the binding hides when it compiles in order to run.
+    """
+    if within == "worker":
+        return tuple(name for name in WORKER[mode] if name not in hidden)
+    return tuple(name for name in LOCAL[mode] if name not in hidden or name == "compile")
 
 
 class Span(NamedTuple):
@@ -162,10 +245,9 @@ def waterfall(when: dict[str, int | float | None]) -> list[Stage]:
 
 def engine_waterfall(took: dict[str, int | float | None]) -> list[Stage]:
     """Return the successive engine phases of a local run, from their durations, in the order they happen."""
-    order = ("import", "compile", "spawn", "read", "load", "instantiate", "run", "teardown")
     stages: list[Stage] = []
     at = 0
-    for phase in order:
+    for phase in ENGINE_PHASES:
         value = took.get(f"{phase}_ns")
         if value is not None and value == value:
             stages.append(Stage(phase, LABELS[phase], at, at + int(value)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from wasmlab.errors import PrerequisiteError
 
 if TYPE_CHECKING:
+    from wasmlab.engines.laps import Laps
     from wasmlab.engines.spec import RunSpec, Span
     from wasmlab.engines.stdio import Stdio
 
@@ -41,7 +42,11 @@ class Capabilities:
     components : bool
         WASI preview 2 commands (components) run.
     phases : bool
-        Load, instantiate and run are timed apart.
+        Every phase is timed apart (`wasmlab.bench.phases` says what they are): nothing is in `hidden_phases`.
+    hidden_phases : mapping
+        Phase -> where its time is instead, for each one that the engine's binding does not tell apart.
+    fuel : bool
+        ``RunSpec.fuel`` is enforced.
     argv0 : bool
         The guest sees ``argv[0]`` exactly as given.
     notes : mapping
@@ -59,8 +64,10 @@ class Capabilities:
     trap_reason: bool = True
     components: bool = True
     phases: bool = True
+    fuel: bool = True
     argv0: bool = True
     notes: Mapping[str, str] = field(default_factory=dict)
+    hidden_phases: Mapping[str, str] = field(default_factory=dict)
 
     def lacks(self) -> dict[str, str]:
         """Return each capability that is missing, with the reason."""
@@ -105,6 +112,8 @@ class Engine(Protocol):
     # A module that does nothing, and its compiled form if workers shall rehearse with it (set by the zygote).
     noop_module: bytes
     noop: Path | None
+    # What `prepare` did, as the phases ``import`` and ``bind``.
+    prepared: tuple[Span, ...]
 
     @property
     def version(self) -> str:
@@ -126,11 +135,18 @@ class Engine(Protocol):
     def variant(self, spec: RunSpec) -> str:
         """Return what of `spec` changes the compiled code ("" if nothing does)."""
 
-    def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
-        """Compile; runs no guest code. Only called in a compile child."""
+    def compile(self, wasm: bytes, key: str, variant: str = "", laps: Laps | None = None) -> Compiled:
+        """Compile; runs no guest code. Called in a compile child, or in a worker whose run is cold.
+
+        With `laps` the phases ``validate``, ``compile`` and ``serialize`` are told to it, as far as they can be told
+        apart; validating by itself is only done then, for every engine validates in compiling, too.
+        """
 
     def prepare(self, cache_root: Path) -> None:
         """Import the bindings and make what workers can share. Must not start a thread."""
+
+    def complete(self) -> None:
+        """Import and make what only few runs need. Called in the zygote when nobody waits; must not start a thread."""
 
     def warm(self) -> None:
         """Make what an idle worker can make before it knows what to run. May start threads."""
@@ -199,6 +215,7 @@ _TRAPS = (
     ("integer overflow", "integer_overflow"),
     ("invalid conversion to integer", "bad_conversion_to_integer"),
     ("unaligned atomic", "heap_misaligned"),
+    ("all fuel consumed", "out_of_fuel"),
 )
 
 

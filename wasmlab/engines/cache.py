@@ -25,11 +25,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines.native_binding import OVERRIDE
+from wasmlab.engines.spec import Span
 from wasmlab.errors import (
     InvalidModule,
     PrerequisiteError,
@@ -60,10 +62,16 @@ class CompileCache:
     ----------
     root : Path, optional
         The directory; ``cache_dir("compiled")`` if None. Created 0700.
+
+    Attributes
+    ----------
+    compiled : tuple of Span
+        The phases of the last compilation that this object had done: ``child``, what the child told, ``keep``.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = cache_dir("compiled") if root is None else private_dir(Path(root).absolute())
+        self.compiled: tuple[Span, ...] = ()
         self._seen: dict[str, tuple[Path, list[tuple[str, tuple[int, int, int]]]]] = {}
         # Taken now: a zygote clears its environment, and the compile child has to find what this process found.
         self._environment = child_environment()
@@ -73,6 +81,10 @@ class CompileCache:
         return _key(
             engine.name, engine.version, json.dumps(engine.settings(), sort_keys=True), digest, variant
         )
+
+    def lock_of(self, key: str) -> Path:
+        """Return the file that is locked while the entry `key` is compiled."""
+        return private_dir(self.root / "locks") / f"{int(key[:4], 16) % _LOCKS}"
 
     def artifact(
         self,
@@ -117,8 +129,7 @@ class CompileCache:
         found = self._lookup(key)
         if found is not None:
             return found
-        lock = self.root / "locks" / f"{int(key[:4], 16) % _LOCKS}"
-        private_dir(lock.parent)
+        lock = self.lock_of(key)
         # Threads exclude each other by it, too: every holder has a descriptor of its own.
         with file_lock(lock, timeout_s, what=f"the compile cache entry of {digest[:19]}"):
             found = self._lookup(key)  # another process may have made it while we waited
@@ -221,7 +232,9 @@ class CompileCache:
             environment = dict(self._environment)
             if OVERRIDE in os.environ:
                 environment[OVERRIDE] = os.environ[OVERRIDE]
+            begun = time.monotonic_ns()
             entry = _in_child(engine, source, scratch, key, variant, timeout_s, environment)
+            told = [Span(*one) for one in entry.pop("spans")]
             for name, one in entry["files"].items():
                 target = self.root / name
                 private_dir(target.parent)
@@ -234,6 +247,8 @@ class CompileCache:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, self.root / f"{key}.json")
+            child = Span("child", begun, told[0].start_ns)
+            self.compiled = (child, *told, Span("keep", told[-1].end_ns, time.monotonic_ns()))
         except OSError as error:
             raise PrerequisiteError(
                 f"cannot write the compile cache {self.root}: {error.strerror}",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from wasmlab import engines
 from wasmlab.engines.cache import _COMPILE_MEMORY_BYTES
+from wasmlab.engines.laps import Laps
 from wasmlab.errors import PrerequisiteError, WasmlabError
 
 
@@ -30,7 +31,12 @@ def compile_to(
             f"the compile child found {engine_name} {engine.version}, its caller uses {version}",
             remedy="give both the same HOME, XDG_CACHE_HOME and WASMLAB_WASMER",
         )
-    compiled = engine.compile(module.read_bytes(), key, variant)
+    # Importing and making the engine is part of this process's start, not of reading or compiling.
+    engine.prepare(out)
+    laps = Laps()
+    wasm = module.read_bytes()
+    laps("read")
+    compiled = engine.compile(wasm, key, variant, laps)
     files = {}
     for name, content in compiled.files.items():
         path = out / name
@@ -42,7 +48,7 @@ def compile_to(
             # A rename that survives a power cut must not name a file that did not.
             os.fsync(stream.fileno())
         files[name] = [len(content), hashlib.sha256(content).hexdigest()]
-    return {"artifact": compiled.artifact, "files": files}
+    return {"artifact": compiled.artifact, "files": files, "spans": [list(span) for span in laps.spans]}
 
 
 def main() -> None:

@@ -58,6 +58,9 @@ class RunSpec:
         Most linear memory it may have; the engine's own maximum (4 GiB) if None.
     deadline_s : float, optional
         Seconds after which it is killed; never if None.
+    fuel : int, optional
+        How many WASM operators it may execute (structure is free, all else costs 1); no limit if None. Unlike a
+        deadline it means the same on every machine, but counting makes the code slower.
     cgroups : tuple of str
         Directories of control groups that the worker joins before it loads the module.
     data_bytes : int, optional
@@ -74,6 +77,7 @@ class RunSpec:
     preopens: tuple[Preopen, ...] = ()
     memory_bytes: int | None = None
     deadline_s: float | None = None
+    fuel: int | None = None
     cgroups: tuple[str, ...] = ()
     data_bytes: int | None = None
     oom_score_adj: int | None = None
@@ -88,6 +92,7 @@ class RunSpec:
             "preopens": [[p.host, p.guest, p.read_only, p.root] for p in self.preopens],
             "memory_bytes": self.memory_bytes,
             "deadline_s": self.deadline_s,
+            "fuel": self.fuel,
             "cgroups": list(self.cgroups),
             "data_bytes": self.data_bytes,
             "oom_score_adj": self.oom_score_adj,
@@ -104,6 +109,7 @@ class RunSpec:
             preopens=tuple(Preopen(*one) for one in value["preopens"]),
             memory_bytes=value["memory_bytes"],
             deadline_s=value["deadline_s"],
+            fuel=value.get("fuel"),
             # Absent from what an earlier version recorded.
             cgroups=tuple(value.get("cgroups") or ()),
             data_bytes=value.get("data_bytes"),
@@ -121,7 +127,7 @@ class Outcome:
         0..255 as the guest gave it; 143 and 137 if it was asked to end by SIGTERM or SIGKILL.
     trap : str or None
         ``unreachable``, ``stack_overflow``, ``memory_out_of_bounds`` and so on (the engine's trap codes);
-        ``out_of_memory`` (the memory limit), ``deadline``, ``link`` (an import nobody provides),
+        ``out_of_memory`` (the memory limit), ``out_of_fuel``, ``deadline``, ``link`` (an import nobody provides),
         ``invalid_module``, ``crash`` (the worker died of a signal), ``killed`` (SIGKILL that nobody here sent),
         ``lost`` (the zygote died, and the worker with it), ``failed`` (the worker machinery failed).
     message : str

@@ -22,13 +22,12 @@ import re
 import resource
 import stat
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version, trap_kind
+from wasmlab.engines.laps import Laps
 from wasmlab.engines.module_limits import initial_bytes, with_memory_limit
-from wasmlab.engines.spec import Span
 from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
 from wasmlab.errors import InvalidModule, Unsupported
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     import wasmer_sdk
 
-    from wasmlab.engines.spec import RunSpec
+    from wasmlab.engines.spec import RunSpec, Span
     from wasmlab.engines.stdio import Stdio
 
 _COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
@@ -76,6 +75,13 @@ _CAPABILITIES = Capabilities(
         "streaming": "the SDK's streams are copied to the descriptors by the worker",
         "deadline": "the worker is killed; there is no guest backtrace",
     },
+    hidden_phases={
+        "bind": "the SDK's client, which holds the engine, is made by each idle worker and not in the zygote",
+        "validate": "part of `compile`, and in a cold run in a worker of `run`",
+        "compile": "part of `run` in a cold run in a worker; compiling ahead is a step of its own",
+        "serialize": "part of `compile`, and in a cold run in a worker of `run`: the SDK fills its own cache",
+        "instantiate": "part of `run`: the SDK's spawn does both",
+    },
 )
 
 
@@ -91,6 +97,7 @@ class WasmerEngine:
         self._root: Path | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: wasmer_sdk.Wasmer | None = None
+        self.prepared: tuple[Span, ...] = ()
 
     @functools.cached_property
     def version(self) -> str:
@@ -137,7 +144,7 @@ class WasmerEngine:
         """Where the SDK keeps its code inside our cache."""
         return root / self._folder
 
-    def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
+    def compile(self, wasm: bytes, key: str, variant: str = "", laps: Laps | None = None) -> Compiled:
         """Let the SDK compile into a directory of its own and take what it wrote."""
         _refuse_other_than_core(wasm)
         if variant:
@@ -148,6 +155,8 @@ class WasmerEngine:
                 f"{self._folder}/{path.relative_to(scratch)}": path.read_bytes()
                 for path in Path(scratch).rglob("*.bin")
             }
+        if laps is not None:
+            laps("compile")
         if not files:
             raise InvalidModule("wasmer compiled the module but stored no code", remedy="use engine wasmtime")
         name = f"{key}.wasm"
@@ -174,11 +183,17 @@ class WasmerEngine:
 
     def prepare(self, cache_root: Path) -> None:
         """Import the SDK and asyncio; starts no thread."""
+        laps = Laps()
         import concurrent.futures.thread  # noqa: F401 - asyncio imports it lazily, in every worker
 
         import wasmer_sdk  # noqa: F401
 
+        laps("import")
+        self.prepared = tuple(laps.spans)
         self._root = self.cache_root(cache_root)
+
+    def complete(self) -> None:
+        """Nothing more can be made ahead."""
 
     def warm(self) -> None:
         """Start the SDK; the rehearsal makes it start its threads."""
@@ -197,6 +212,7 @@ class WasmerEngine:
         before_guest: Callable[[], None] | None = None,
     ) -> GuestResult:
         """Run a core module; see `Engine.run`."""
+        laps = Laps()
         # The SDK prints the reason of a trap to descriptor 2; that is neither the guest's nor ours to show. The
         # guest's own streams are other descriptors here, even if they lead to the same place.
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -204,17 +220,18 @@ class WasmerEngine:
         os.dup2(null, 2)
         os.close(null)
         loop = self._loop or asyncio.new_event_loop()
-        return loop.run_until_complete(self._run(artifact, spec, stdio, cold))
+        return loop.run_until_complete(self._run(artifact, spec, stdio, cold, laps))
 
-    async def _run(self, artifact: Path, spec: RunSpec, stdio: Stdio, cold: bool) -> GuestResult:
+    async def _run(self, artifact: Path, spec: RunSpec, stdio: Stdio, cold: bool, laps: Laps) -> GuestResult:
         import wasmer_sdk
 
-        started = time.monotonic_ns()
+        spans = laps.spans
         with open(spec.module if cold else artifact, "rb") as stream:
             wasm = stream.read()
         if cold and spec.memory_bytes is not None:
             wasm = with_memory_limit(wasm, spec.memory_bytes)
-        spans = [Span("read", started, time.monotonic_ns())]
+        if cold:  # else it is no more than a part of finding the code that belongs to it
+            laps("read")
         if spec.memory_bytes is not None and (needed := initial_bytes(wasm)) > spec.memory_bytes:
             text = f"the module needs {needed} bytes to start, its limit is {spec.memory_bytes}"
             return GuestResult(None, "out_of_memory", text, tuple(spans))
@@ -226,7 +243,6 @@ class WasmerEngine:
         # The limit itself is in the module. This keeps what the guest makes the SDK hold (files in memory) within
         # bounds; running into it is ugly (the SDK aborts or hangs), but the host keeps its memory.
         _cap_data((spec.memory_bytes or _MOST_MEMORY_BYTES) + _HOST_SLACK_BYTES)
-        begun = time.monotonic_ns()
         before = _resident_bytes()
         try:
             name = _command_name(spec.argv[0] if spec.argv else "main")
@@ -240,9 +256,7 @@ class WasmerEngine:
             sandbox = await client.sandboxes.create(packages=[package])
             command = sandbox.command(package, spec.argv[1:], env=dict(spec.env))
             with_input = not _is_null(stdio.stdin)
-            now = time.monotonic_ns()
-            spans.append(Span("load", begun, now))
-            begun = now
+            laps("load")
             process = await command.spawn(stdin="pipe" if with_input else "closed")
             feeder = asyncio.create_task(_feed(stdio.stdin, process)) if with_input else None
             if stdio.framed:
@@ -256,11 +270,11 @@ class WasmerEngine:
             output = await process.wait()
             if feeder is not None:
                 feeder.cancel()
-            spans.append(Span("run", begun, time.monotonic_ns()))
+            laps("run")
             code, message = exit_code_of(output.exit_code)
             return GuestResult(code, None, message, tuple(spans))
         except wasmer_sdk.WasmerError as error:
-            spans.append(Span("run", begun, time.monotonic_ns()))
+            laps("run")
             kind, text = _reason(str(error))
             # The peak: by now the SDK has freed the guest's memory.
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before

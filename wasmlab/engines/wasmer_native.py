@@ -1,28 +1,28 @@
 """wasmer, by the binding of our own (the crate in ``native/``): the same steps, one by one, as on wasmtime.
 
-`prepare` imports the binding and makes an engine without a compiler, before the fork: neither starts a thread, and
-each worker inherits both. A run then maps the artifact, instantiates and calls. Where the binding has not been built,
-`wasmlab.engines.wasmer` serves by the package ``wasmer-sdk``.
+`prepare` imports the binding and makes two engines before the fork, one without a compiler for what was compiled before
+and one with, for cold runs: nothing of that starts a thread, and each worker inherits it. A run then maps the artifact,
+instantiates and calls. Where the binding has not been built, `wasmlab.engines.wasmer` serves by the package
+``wasmer-sdk``.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines import native_binding
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of
-from wasmlab.engines.spec import Span
+from wasmlab.engines.laps import Laps
 from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
 from wasmlab.errors import InvalidModule, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wasmlab.engines.spec import RunSpec
+    from wasmlab.engines.spec import RunSpec, Span
     from wasmlab.engines.stdio import Stdio
 
 _COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
@@ -66,7 +66,9 @@ class WasmerNativeEngine:
         self._library = library
         self._compiler = compiler
         self._engine: Any = None
+        self._compiling: Any = None
         self.noop: Path | None = None
+        self.prepared: tuple[Span, ...] = ()
 
     @functools.cached_property
     def version(self) -> str:
@@ -101,22 +103,37 @@ class WasmerNativeEngine:
         except binding.CompileError as error:
             raise _invalid(error) from error
 
-    def _compiled(self, wasm: bytes) -> Any:
+    def compile(self, wasm: bytes, key: str, variant: str = "", laps: Laps | None = None) -> Compiled:
+        """Compile and serialize."""
         _refuse_other_than_core(wasm)
         binding = self._binding
+        engine = self._compiling or binding.Engine(self._compiler)
         try:
-            return binding.Engine(self._compiler).compile(wasm)
+            if laps is not None:
+                engine.validate(wasm)
+                laps("validate")
+            module = engine.compile(wasm)
         except binding.CompileError as error:
             raise _invalid(error) from error
-
-    def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
-        """Compile and serialize."""
+        if laps is not None:
+            laps("compile")
+        code = module.serialize()
+        if laps is not None:
+            laps("serialize")
         name = f"{key}.wasmu"
-        return Compiled(artifact=name, files={name: self._compiled(wasm).serialize()})
+        return Compiled(artifact=name, files={name: code})
 
     def prepare(self, cache_root: Path) -> None:
-        """Import the binding and make the engine that every worker inherits."""
-        self._engine = self._binding.Engine(None)
+        """Import the binding and make the engines that every worker inherits."""
+        laps = Laps()
+        binding = self._binding
+        laps("import")
+        self._engine, self._compiling = binding.Engine(None), binding.Engine(self._compiler)
+        laps("bind")
+        self.prepared = tuple(laps.spans)
+
+    def complete(self) -> None:
+        """Nothing more can be made ahead."""
 
     def warm(self) -> None:
         """Nothing: all that can be shared was made in `prepare`, the rehearsal does the rest."""
@@ -131,6 +148,7 @@ class WasmerNativeEngine:
         before_guest: Callable[[], None] | None = None,
     ) -> GuestResult:
         """Run a core module; see `Engine.run`."""
+        laps = Laps()
         engine, binding = self._engine, self._binding
         assert engine is not None, "prepare() comes first"
         # What the worker had there (the zygote's log, say) is nothing that a guest's process should hold.
@@ -138,30 +156,21 @@ class WasmerNativeEngine:
         if not stdio.framed:
             os.dup2(stdio.stdout, 1)
             os.dup2(stdio.stderr, 2)
-        spans: list[Span] = []
-        start = time.monotonic_ns()
-
-        def lap(phase: str) -> None:
-            nonlocal start
-            now = time.monotonic_ns()
-            spans.append(Span(phase, start, now))
-            start = now
 
         def ended(code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
-            return GuestResult(code, trap, message, tuple(spans))
+            return GuestResult(code, trap, message, tuple(laps.spans))
 
         try:
             if cold:
                 with open(spec.module, "rb") as stream:
                     wasm = stream.read()
-                lap("read")
-                code = self._compiled(wasm).serialize()
-                lap("compile")
-                module = engine.deserialize(code)
+                laps("read")
+                compiled = self.compile(wasm, "cold", laps=laps)
+                module = engine.deserialize(compiled.files[compiled.artifact])
             else:
                 # The cache has compared its checksum, or knows the file's stamp.
                 module = engine.deserialize_file(os.fspath(artifact), unchecked=True)
-            lap("load")
+            laps("load")
         except InvalidModule as error:
             return ended(None, "invalid_module", error.message)
         except binding.WasmerError as error:
@@ -169,6 +178,7 @@ class WasmerNativeEngine:
 
         if before_guest is not None:
             before_guest()
+            laps("confine")
         try:
             instance = module.instantiate(
                 spec.argv,
@@ -184,20 +194,20 @@ class WasmerNativeEngine:
         except binding.Trap as error:
             return ended(None, error.kind, f"wasm trap: {error}")
         except binding.Exit as leave:
-            lap("instantiate")
+            laps("instantiate")
             code, message = exit_code_of(leave.code)
             return ended(code, None, message)
-        lap("instantiate")
+        laps("instantiate")
         try:
             raw = instance.run()
         except binding.Trap as error:
-            lap("run")
+            laps("run")
             used, limit = instance.memory_bytes, spec.memory_bytes
             if limit is not None and used >= _NEARLY_ALL * limit:
                 text = f"out of memory: {used} of {limit} bytes were in use when the guest gave up ({error})"
                 return ended(None, "out_of_memory", text)
             return ended(None, error.kind, f"wasm trap: {error}")
-        lap("run")
+        laps("run")
         code, message = exit_code_of(raw)
         return ended(code, None, message)
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version, trap_kind
+from wasmlab.engines.laps import Laps
 from wasmlab.engines.spec import RunSpec, Span
 from wasmlab.engines.stdio import STDERR, STDOUT, Stdio, write_frame
 from wasmlab.errors import InvalidModule
@@ -75,7 +75,9 @@ class WasmtimeEngine:
     def __init__(self) -> None:
         self._engine: wasmtime.Engine | None = None
         self._linker: wasmtime.Linker | None = None
+        self._component_linker: wasmtime.component.Linker | None = None
         self.noop: Path | None = None
+        self.prepared: tuple[Span, ...] = ()
 
     @functools.cached_property
     def version(self) -> str:
@@ -112,8 +114,8 @@ class WasmtimeEngine:
         except wasmtime.WasmtimeError as error:
             raise _invalid(error) from error
 
-    def compile(self, wasm: bytes, key: str, variant: str = "") -> Compiled:
-        """Compile and serialize."""
+    def compile(self, wasm: bytes, key: str, variant: str = "", laps: Laps | None = None) -> Compiled:
+        """Compile and serialize. A component is not validated by itself: the binding has no function for that."""
         import wasmtime
 
         if wasm[:4] != b"\0asm":
@@ -122,25 +124,35 @@ class WasmtimeEngine:
                 f"not a WASM binary: it begins with {wasm[:4].hex(' ') or 'nothing'}, not 00 61 73 6d",
                 remedy="compile it to WASM (python -m ziglang cc --target=wasm32-wasi), or check the download",
             )
+        is_component = wasm[:8] == _COMPONENT_MAGIC
         engine = self._engine or self._make_engine()
         try:
-            if wasm[:8] == _COMPONENT_MAGIC:
+            if laps is not None and not is_component:
+                wasmtime.Module.validate(engine, wasm)
+                laps("validate")
+            compiled: wasmtime.Module | wasmtime.component.Component
+            if is_component:
                 from wasmtime import component
 
-                suffix = _COMPONENT_SUFFIX
-                code = component.Component(engine, wasm).serialize()
+                compiled = component.Component(engine, wasm)
             else:
-                suffix = ".cwasm"
-                code = wasmtime.Module(engine, wasm).serialize()
+                compiled = wasmtime.Module(engine, wasm)
+            if laps is not None:
+                laps("compile")
+            code = bytes(compiled.serialize())
         except wasmtime.WasmtimeError as error:
             raise _invalid(error) from error
-        name = key + suffix
-        return Compiled(artifact=name, files={name: bytes(code)})
+        if laps is not None:
+            laps("serialize")
+        name = key + (_COMPONENT_SUFFIX if is_component else ".cwasm")
+        return Compiled(artifact=name, files={name: code})
 
     def prepare(self, cache_root: Path) -> None:
         """Make the Engine and the Linker that every worker inherits."""
+        laps = Laps()
         import wasmtime
 
+        laps("import")
         engine = self._make_engine()
         linker = wasmtime.Linker(engine)
         linker.define_wasi()
@@ -153,9 +165,19 @@ class WasmtimeEngine:
             # Freed while the bindings still exist; at the very end of an interpreter their destructors only complain.
             atexit.register(self._free)
         self._engine, self._linker = engine, linker
+        laps("bind")
+        self.prepared = tuple(laps.spans)
+
+    def complete(self) -> None:
+        """Import what only components need (6 ms) and make their linker, which can be shared as well."""
+        from wasmtime import component
+
+        assert self._engine is not None, "prepare() comes first"
+        self._component_linker = component.Linker(self._engine)
+        self._component_linker.add_wasip2()
 
     def _free(self) -> None:
-        self._engine = self._linker = None
+        self._engine = self._linker = self._component_linker = None
 
     def warm(self) -> None:
         """Nothing: all that can be shared was made in `prepare`, the rehearsal does the rest."""
@@ -172,6 +194,8 @@ class WasmtimeEngine:
         """Run a command module or component; see `Engine.run`."""
         import wasmtime
 
+        laps = Laps()
+        spans = laps.spans
         engine, linker = self._engine, self._linker
         assert engine is not None, "prepare() comes first"
         assert linker is not None, "prepare() comes first"
@@ -180,36 +204,24 @@ class WasmtimeEngine:
         if not stdio.framed:
             os.dup2(stdio.stdout, 1)
             os.dup2(stdio.stderr, 2)
-        spans: list[Span] = []
-        start = time.monotonic_ns()
-
-        def lap(phase: str) -> None:
-            nonlocal start
-            now = time.monotonic_ns()
-            spans.append(Span(phase, start, now))
-            start = now
-
         try:
             with open(spec.module if cold else artifact, "rb") as stream:
                 head = stream.read(8)
                 wasm = head + stream.read() if cold else b""
             if cold:
-                lap("read")
-                compiled = self.compile(wasm, "cold")
-                lap("compile")
+                laps("read")
+                compiled = self.compile(wasm, "cold", laps=laps)
                 code = compiled.files[compiled.artifact]
                 is_component = head == _COMPONENT_MAGIC
             else:
                 is_component = str(artifact).endswith(_COMPONENT_SUFFIX)
             if is_component:
-                return self._run_component(
-                    code if cold else None, artifact, spec, stdio, spans, lap, before_guest
-                )
+                return self._run_component(code if cold else None, artifact, spec, stdio, laps, before_guest)
             if cold:
                 module = wasmtime.Module.deserialize(engine, code)
             else:
                 module = wasmtime.Module.deserialize_file(engine, str(artifact))
-            lap("load")
+            laps("load")
         except InvalidModule as error:
             return GuestResult(None, "invalid_module", error.message, tuple(spans))
         except wasmtime.WasmtimeError as error:
@@ -219,6 +231,7 @@ class WasmtimeEngine:
 
         if before_guest is not None:
             before_guest()
+            laps("confine")
         store = self._store(spec, stdio)
         try:
             instance = linker.instantiate(store, module)
@@ -227,7 +240,7 @@ class WasmtimeEngine:
         except wasmtime.Trap as error:
             return _trapped(error, spans, 0, spec.memory_bytes)
         except _ProcExit as leave:
-            lap("instantiate")
+            laps("instantiate")
             return GuestResult(*_left(leave), tuple(spans))
         except wasmtime.WasmtimeError as error:
             return _not_instantiated(error, spans)
@@ -238,21 +251,21 @@ class WasmtimeEngine:
                 "the module exports no function _start: it is a library, not a command",
                 tuple(spans),
             )
-        lap("instantiate")
+        laps("instantiate")
         try:
             start_function(store)
             result = GuestResult(0)
         except _ProcExit as leave:
             result = GuestResult(*_left(leave))
         except wasmtime.Trap as error:
-            lap("run")
+            laps("run")
             memory = exports.get("memory")
             used = memory.data_len(store) if isinstance(memory, wasmtime.Memory) else 0
             return _trapped(error, spans, used, spec.memory_bytes)
         except wasmtime.WasmtimeError as error:
-            lap("run")
+            laps("run")
             return GuestResult(None, "failed", f"wasmtime failed: {error}", tuple(spans))
-        lap("run")
+        laps("run")
         return GuestResult(result.exit_code, None, result.message, tuple(spans))
 
     def _store(self, spec: RunSpec, stdio: Stdio) -> wasmtime.Store:
@@ -286,13 +299,13 @@ class WasmtimeEngine:
         artifact: Path,
         spec: RunSpec,
         stdio: Stdio,
-        spans: list[Span],
-        lap: Any,
+        laps: Laps,
         before_guest: Callable[[], None] | None,
     ) -> GuestResult:
         import wasmtime
         from wasmtime import component
 
+        spans = laps.spans
         engine = self._engine
         assert engine is not None
         try:
@@ -304,11 +317,14 @@ class WasmtimeEngine:
             return GuestResult(
                 None, "invalid_module", f"cannot load the compiled component: {error}", tuple(spans)
             )
-        lap("load")
-        linker = component.Linker(engine)
-        linker.add_wasip2()
+        laps("load")
+        if self._component_linker is None:
+            self.complete()
+        linker = self._component_linker
+        assert linker is not None
         if before_guest is not None:
             before_guest()
+            laps("confine")
         store = self._store(spec, stdio)
         try:
             instance = linker.instantiate(store, loaded)
@@ -327,7 +343,7 @@ class WasmtimeEngine:
                 "the component does not export wasi:cli/run@0.2: it is not a command",
                 tuple(spans),
             )
-        lap("instantiate")
+        laps("instantiate")
         try:
             value = run(store)
             failed = isinstance(value, component.Variant) and value.tag == "err"
@@ -336,16 +352,16 @@ class WasmtimeEngine:
             code_left, message = exit_code_of(leave.code)
             result = GuestResult(code_left, None, message)
         except wasmtime.Trap as error:
-            lap("run")
+            laps("run")
             return _trapped(error, spans, 0, spec.memory_bytes)
         except wasmtime.WasmtimeError as error:
-            lap("run")
+            laps("run")
             # A component's trap comes without its code: the message is all there is.
             _, mark, reason = str(error).rpartition("wasm trap: ")
             kind = (trap_kind(reason) or "trap") if mark else "failed"
             text = f"wasm trap: {' '.join(reason.split())}" if mark else f"wasmtime failed: {error}"
             return GuestResult(None, kind, text, tuple(spans))
-        lap("run")
+        laps("run")
         return GuestResult(result.exit_code, None, result.message, tuple(spans))
 
 

@@ -252,7 +252,7 @@ def capabilities(engines: Sequence[str]) -> list[dict[str, str]]:
     able: dict[str, Any] = {engine: known.get(engine).capabilities for engine in engines}
     rows = []
     for name in vars(able[engines[0]]):
-        if name == "notes":
+        if name in ("notes", "hidden_phases"):
             continue
         row = {"capability": name.replace("_", " ")}
         row |= {engine: "yes" if getattr(has, name) else "no" for engine, has in able.items()}

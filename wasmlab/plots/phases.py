@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from matplotlib.lines import Line2D
 
+from wasmlab.bench.phases import ENGINE_PHASES
 from wasmlab.plots.labels import heading, milliseconds, path_name
+from wasmlab.plots.phase_map import PHASE_COLORS
 from wasmlab.plots.rows import ok_rows, require_rows
 from wasmlab.plots.style import ENGINE_COLORS, INK, LabFigure, style
 
@@ -33,11 +35,7 @@ def start_phases(results: Results, *, workload: str = "hello", path: str = "loca
 
     frame = ok_rows(results.frame, "total_ns")
     frame = frame[(frame["path"] == path) & (frame["workload"] == workload)]
-    phases = [
-        name
-        for name in ("import", "compile", "spawn", "read", "load", "instantiate", "run", "teardown")
-        if frame[f"{name}_ns"].notna().any()
-    ]
+    phases = [name for name in ENGINE_PHASES if frame[f"{name}_ns"].notna().any()]
     require_rows(frame if phases else frame.iloc[:0], f"a run of {workload} with phases")
     arms = [
         (mode, engine)
@@ -45,9 +43,6 @@ def start_phases(results: Results, *, workload: str = "hello", path: str = "loca
         for engine in ENGINE_COLORS
         if ((frame["mode"] == mode) & (frame["engine"] == engine)).any()
     ]
-    colors = dict(zip(("spawn", "import", "read", "compile", "load", "instantiate", "run", "teardown"),
-                      ("#999999", "#E69F00", "#B8A000", "#D55E00", "#CC79A7", "#56B4E9", "#0072B2", "#009E73"),
-                      strict=True))  # fmt: skip
     with style():
         modes = list(dict.fromkeys(mode for mode, _ in arms))
         figure = LabFigure(figsize=(7.6, 1.7 + 0.95 * len(modes)), layout="constrained")
@@ -67,7 +62,7 @@ def start_phases(results: Results, *, workload: str = "hello", path: str = "loca
                         middle,
                         left=at,
                         height=0.66,
-                        color=colors[name],
+                        color=PHASE_COLORS[name],
                         edgecolor="white",
                         linewidth=0.4,
                     )
@@ -93,10 +88,7 @@ def start_phases(results: Results, *, workload: str = "hello", path: str = "loca
             frame,
             what=path_name(path) + ", medians",
         )
-        names = {"import": "new process + import", "spawn": "hand over"}
-        handles = [
-            Line2D([], [], color=colors[name], linewidth=7, label=names.get(name, name)) for name in phases
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)), fontsize=8.5,
+        handles = [Line2D([], [], color=PHASE_COLORS[name], linewidth=7, label=name) for name in phases]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)), fontsize=8.5,
                       handlelength=1.0, columnspacing=1.2)  # fmt: skip
     return figure

@@ -159,16 +159,15 @@ class Sandbox:
             If the worker machinery failed.
         """
         self.engine.check(spec)
-        before = time.monotonic_ns()
         scratch: str | None = None
         if cold:
             scratch = tempfile.mkdtemp(prefix="cold-", dir=self.cache.root)
             artifact = Path(scratch)
-            compiled = None
+            compiled: tuple[Span, ...] = ()
         else:
             found = self.cache.peek(self.engine, spec)
             artifact = found or self.artifact(spec)
-            compiled = None if found else Span("compile", before, time.monotonic_ns())
+            compiled = () if found else self.cache.compiled
         try:
             return self._run(spec, artifact, stdin, stdout, stderr, cold, run_id, compiled)
         finally:
@@ -184,7 +183,7 @@ class Sandbox:
         stderr: int | None,
         cold: bool,
         run_id: str | None,
-        compiled: Span | None,
+        compiled: tuple[Span, ...],
     ) -> CapturedOutcome:
         ours: list[int] = []  # closed whatever happens
         captured: dict[int, bytearray] = {}
@@ -219,11 +218,9 @@ class Sandbox:
                 outcome, first_byte, truncated = _follow(sock, run_id, captured)
             finally:
                 close_all(ours)
-        spans = list(outcome.spans)
+        spans = [*compiled, *outcome.spans]
         if first_byte:
             spans.append(Span("first_byte", t0, first_byte))
-        if compiled is not None:
-            spans.append(compiled)
         texts = [bytes(captured[read]) if read >= 0 else b"" for read in pipes]
         return CapturedOutcome(
             **{**vars(outcome), "spans": tuple(sorted(spans, key=lambda span: span.end_ns))},

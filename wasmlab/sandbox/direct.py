@@ -46,20 +46,19 @@ def run_once(
     Returns
     -------
     Outcome
-        With the phases ``import`` and, if the module was not in the cache, ``compile`` before those of the run.
+        With the phases ``import`` and ``bind`` before those of the run and, if the module was not in the cache, those
+        of the compile child before them.
     """
     engine = engines.get(engine_name)
     engine.check(spec)
     cache = cache or CompileCache()
-    laps = [time.monotonic_ns()]
+    spans: list[Span] = []
     artifact = cache.peek(engine, spec)
     if artifact is None:
         artifact = cache.artifact(engine, spec.module, spec.digest, spec=spec)
-        laps.append(time.monotonic_ns())
-    spans = [Span("compile", laps[0], laps[1])] if len(laps) > 1 else []
-    begun = time.monotonic_ns()
+        spans += cache.compiled
     engine.prepare(cache.root)
-    spans.append(Span("import", begun, time.monotonic_ns()))
+    spans += engine.prepared
     if len(os.listdir("/proc/self/task")) != 1:
         raise SandboxError(
             "this process has threads, so a worker cannot be forked from it safely",

@@ -44,7 +44,8 @@ def judge(
     message = ""
     if result is not None:
         exit_code, trap, message = result["exit_code"], result["trap"], result["message"]
-        spans = (*(Span(*one) for one in result["spans"]), *spans)
+        phases = tuple(Span(*one) for one in result["spans"])
+        spans = (*phases, *_teardown(phases, spans), *spans)
     elif deadline_passed:
         trap, message = "deadline", f"the deadline of {deadline_s:g} s passed and the guest was killed"
     elif os.WIFSIGNALED(status):
@@ -75,6 +76,15 @@ def judge(
         max_rss_bytes=max_rss_bytes,
         cpu_s=cpu_s,
     )
+
+
+def _teardown(phases: tuple[Span, ...], seen: tuple[Span, ...]) -> tuple[Span, ...]:
+    """Return the phase from the end of the worker's last one until its process was gone, if both are known."""
+    gone = next((span.end_ns for span in seen if span.phase == "reaped"), None)
+    if gone is None or not phases:
+        return ()
+    end = max(span.end_ns for span in phases)
+    return (Span("teardown", end, max(end, gone)),)
 
 
 def _signal_name(number: int) -> str:

@@ -59,6 +59,7 @@ class Zygote:
         self.loop = Loop()
         self.records = Records(directory, engine_name)
         self.lost = self.records.bury_lost()
+        self.completed = False
         self.peers = Peers(self.loop, self._message, self._left, say)
         self.runs = Runs(self.loop, self.records, self.peers.tell, say)
         self.pool = Pool(self.engine, self.loop, workers, self.runs.fail_queued, say)
@@ -83,11 +84,21 @@ class Zygote:
                     self._fork()
                 elif not busy and not pool.rehearsed:
                     pool.rehearsed = True
+                    self._complete()
                     runs.rehearse()
             if self.peers.connected or runs.by_id or runs.unwritten:
                 needed_at = time.monotonic()
             elif time.monotonic() - needed_at >= self.linger_s:
                 break
+
+    def _complete(self) -> None:
+        """Let the engine make, once, what few runs need: workers that are forked from now on inherit it."""
+        if self.completed:
+            return
+        self.completed = True
+        self.engine.complete()
+        gc.collect()
+        gc.freeze()
 
     def _fork(self) -> None:
         one = self.pool.fork(rehearse=not self.runs.queue)
@@ -214,6 +225,7 @@ class Zygote:
             target_idle=self.pool.target,
             started_total=self.runs.started_total,
             unwritten=list(self.runs.unwritten),
+            prepared=[list(span) for span in self.engine.prepared],
         )
 
     def _do_shutdown(self, peer: Peer, message: Message, fds: list[int]) -> None:
