@@ -76,17 +76,8 @@ class Side:
         return int((self.arms[arm].counts > 0).sum())
 
     def levels(self, arms: Sequence[Arm]) -> list[np.ndarray]:
-        """Return each arm's level of every block as measured, shape (1, blocks): the median of its runs."""
+        """Return each arm's level of every block, shape (1, blocks): the median of its runs there."""
         return [bootstrap.quantile_of_rows(self.arms[arm].values, 0.5)[None, :] for arm in arms]
-
-    def drawn(
-        self, arms: Sequence[Arm], chosen: np.ndarray, generator: np.random.Generator
-    ) -> list[np.ndarray]:
-        """Return the same of drawn blocks and drawn runs, shape (draws, blocks)."""
-        return [
-            bootstrap.quantile_of_rows(bootstrap.drawn(self.arms[arm], chosen, generator), 0.5)
-            for arm in arms
-        ]
 
 
 @dataclass(frozen=True)
@@ -141,16 +132,12 @@ def changes(
     slopes = _slopes(sides, arms, controls, reference)
     measured, resampled = [], []
     for side, generator in zip(sides, np.random.default_rng(seed).spawn(2), strict=True):
-        measured.append(_medians(side.levels(arms), side.levels(controls), reference, slopes)[0])
-        width = max(side.arms[arm].values.shape[1] for arm in (*arms, *controls))
+        own, common = side.levels(arms), side.levels(controls)
+        measured.append(_middles(own, common, reference, slopes)[0])
         draws = [
-            _medians(
-                side.drawn(arms, chosen, generator),
-                side.drawn(controls, chosen, generator),
-                reference,
-                slopes,
-            )
-            for chosen in bootstrap.choices(len(side.blocks), resamples, generator, width)
+            # All runs of a drawn block come with it, so that its levels do not change.
+            _middles([one[0][chosen] for one in own], [one[0][chosen] for one in common], reference, slopes)
+            for chosen in bootstrap.choices(len(side.blocks), resamples, generator)
         ]
         resampled.append(np.concatenate(draws))
     change = measured[1] - measured[0]
@@ -169,22 +156,22 @@ def changes(
     return Changes(raw, dict(zip(arms, adjusted, strict=True)), replace(environment, n=n))
 
 
-def _medians(
+def _middles(
     arms: Sequence[np.ndarray],
     controls: Sequence[np.ndarray],
     reference: np.ndarray,
     slopes: np.ndarray,
 ) -> np.ndarray:
-    """Return, for every draw: each arm's median; if there are controls, each relative to them; the controls' own."""
+    """Return, for every draw: each arm's middle; if there are controls, each relative to them; the controls' own."""
     import numpy as np
 
-    found = [bootstrap.quantile_of_rows(one, 0.5) for one in arms]
+    found = [bootstrap.middle_of_rows(one) for one in arms]
     if controls:
         levels = _together(controls, reference)
-        middle = bootstrap.quantile_of_rows(levels, 0.5)
+        middle = bootstrap.middle_of_rows(levels)
         beyond = levels - middle[:, None]
         found += [
-            bootstrap.quantile_of_rows(one - slope * beyond, 0.5) - middle
+            bootstrap.middle_of_rows(one - slope * beyond) - middle
             for one, slope in zip(arms, slopes, strict=True)
         ]
         found.append(middle)

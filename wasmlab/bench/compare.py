@@ -4,13 +4,14 @@ How a verdict is reached
 ------------------------
 1. Refuse what must not be compared (`wasmlab.bench.pooling`): other hosts, engines, software, settings or modules,
    unless the comparison is *about* them (`across`).
-2. The *environment's* ratio is the median of the control arms after, over that before (the mean of the controls, on a
-   log scale).
-3. An arm's *adjusted* ratio is its own ratio of medians divided by the environment's. Before the medians are taken,
-   each block is corrected by what the controls were in it beyond their median, as far as the arm follows them (the
-   slope of a regression, between 0 and 1): a slow block of a restless machine cancels, and so does a step inside a
-   measurement, while on a steady machine the chance noise of the controls is not added to every block.
-4. Intervals come from the hierarchical bootstrap: blocks, then runs, before and after apart, all arms in the same
+2. The *level* of an arm is the mean of the middle half of the logarithms of its times, one per block (the
+   interquartile mean: hardly more moved by outliers than the median, but surer). The *environment's* ratio is the
+   level of the control arms after, over that before.
+3. An arm's *adjusted* ratio is its own ratio of levels divided by the environment's. Before the levels are taken, each
+   block is corrected by what the controls were in it beyond their level, as far as the arm follows them (the slope of a
+   regression, between 0 and 1): a slow block of a restless machine cancels, and so does a step inside a measurement,
+   while on a steady machine the chance noise of the controls is not added to every block.
+4. Intervals come from the hierarchical bootstrap: blocks are drawn, before and after apart, all arms in the same
    draws. They are simultaneous: their common width is such that in 95 % of draws *no* ratio leaves its interval, so a
    comparison of twenty arms raises no more false alarms than one of a single arm.
 5. ``slower`` if the whole interval is above 1, ``faster`` if below, ``same`` if it lies within 1 plus or minus `margin`

@@ -2,7 +2,7 @@
 
 Latencies are skewed and have outliers that are real, so nothing is averaged and nothing is thrown away. Intervals are
 percentile intervals of a hierarchical bootstrap (`wasmlab.bench.bootstrap`): blocks are drawn again with replacement
-(`RESAMPLES` times), then the runs within them, the statistic is computed for each draw, and the middle 95 % of those
+(`RESAMPLES` times), all runs of a block with it, the statistic is computed for each draw, and the middle 95 % of those
 are kept. Ratios of two arms draw both in the same blocks. For medians of 20 or more blocks they cover the truth at
 about the nominal rate (tests/bench/test_coverage.py simulates it); with fewer, or for a p95 with less than a hundred
 values, read them as a hint.
@@ -165,7 +165,7 @@ def _pair(numerator: Any, denominator: Any) -> tuple[Sample, Sample, bool]:
     known = set(denominator.blocks)
     shared = [block for block in numerator.blocks if block in known]
     # Fewer would throw away more than pairing wins.
-    if 2 * len(shared) <= min(len(numerator.blocks), len(denominator.blocks)):
+    if len(shared) < 2 or 2 * len(shared) <= min(len(numerator.blocks), len(denominator.blocks)):
         return numerator, denominator, False
     return numerator.only(shared), denominator.only(shared), True
 
