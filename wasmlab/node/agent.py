@@ -15,8 +15,9 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.errors import PrerequisiteError, WasmlabError
-from wasmlab.node import bootstrap, log, registration
+from wasmlab.node import bootstrap, log, machine, registration
 from wasmlab.node.certificates import Certificates
+from wasmlab.node.cgroups import ContainerGroups
 from wasmlab.node.config import NodeConfig
 from wasmlab.node.events import NORMAL, Recorder
 from wasmlab.node.images import Images
@@ -26,8 +27,10 @@ from wasmlab.node.rotation import keep_rotating
 from wasmlab.node.runtime import Runtime
 from wasmlab.node.server import Endpoint
 from wasmlab.node.services import Services
+from wasmlab.node.serviceview import ServiceView
 from wasmlab.node.spans import SpanLog
 from wasmlab.node.tls import bind, ssl_context
+from wasmlab.node.volumes import VolumeManager
 from wasmlab.node.watch import Reflector
 from wasmlab.paths import file_lock, private_dir
 
@@ -106,6 +109,9 @@ class NodeAgent:
 
     async def _live(self) -> None:
         config = self.config
+        # Before the zygotes: they are to be in the group that this process may have to move to.
+        groups = ContainerGroups(config.node_name)
+        groups.probe()
         runtime = Runtime(config.dir / "sandbox", workers=config.workers, compiles=config.parallel_compiles)
         # The engine warms up while the certificates are asked for.
         warming = asyncio.create_task(runtime.sandbox(config.engine))
@@ -116,16 +122,19 @@ class NodeAgent:
             certificate = await bootstrap.serving_certificate(config, api)
             context = ssl_context(certificate, bootstrap.client_ca(config).decode())
             await warming
-            await self._serve(api, runtime, context)
+            await self._serve(api, runtime, context, groups)
         finally:
             warming.cancel()
             with contextlib.suppress(asyncio.CancelledError, WasmlabError):
                 await warming
             await runtime.aclose(kill=config.drain)
+            groups.close()
             if api is not None:
                 await api.aclose()
 
-    async def _serve(self, api: KubeApi, runtime: Runtime, context: ssl.SSLContext) -> None:
+    async def _serve(
+        self, api: KubeApi, runtime: Runtime, context: ssl.SSLContext, groups: ContainerGroups
+    ) -> None:
         from wasmlab.oci.client import AsyncClient
         from wasmlab.oci.store import ModuleStore
 
@@ -140,6 +149,7 @@ class NodeAgent:
         )
         recorder = Recorder(api, config.node_name, loaded=lambda: self._busy_now() > _LOADED)
         spans = SpanLog(config.spans_file)
+        links = ServiceView(api)
         services = Services(
             config,
             api,
@@ -149,8 +159,13 @@ class NodeAgent:
             spans,
             gate=asyncio.Semaphore(_STATUS_WRITES),
             hold_s=self._hold_s,
+            links=links,
+            allocatable=machine.resources(config.dir, config.max_pods, config.capacity)[1],
+            groups=groups,
         )
-        manager = self._manager = PodManager(services, await runtime.recorded())
+        recorded = await runtime.recorded()
+        groups.sweep({str(run_id) for run_id in recorded})
+        manager = self._manager = PodManager(services, recorded)
         certificates = Certificates(config, api, context)
         listener = bind(config.address, config.port, config.dir / "port")
         port = listener.getsockname()[1]
@@ -171,6 +186,8 @@ class NodeAgent:
                     node.keep_node(),
                     recorder.run(),
                     pods.run(),
+                    links.reflector.run(),
+                    services.volumes.run(),
                     *(renewal.run() for renewal in certificates.renewals),
                     keep_rotating(
                         manager.live_logs,
@@ -188,7 +205,7 @@ class NodeAgent:
             for task in done:
                 task.result()
         finally:
-            await self._close(background, manager, endpoint, recorder, client, spans)
+            await self._close(background, manager, endpoint, recorder, client, spans, services.volumes)
 
     async def _close(
         self,
@@ -198,6 +215,7 @@ class NodeAgent:
         recorder: Recorder,
         client: Any,
         spans: SpanLog,
+        volumes: VolumeManager,
     ) -> None:
         if self.config.drain:
             log.info("draining")
@@ -207,6 +225,7 @@ class NodeAgent:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await manager.aclose(_SETTLE_S)
+        await volumes.aclose()
         await recorder.drain(0.5)
         await endpoint.aclose()
         await client.aclose()

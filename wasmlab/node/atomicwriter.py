@@ -42,7 +42,7 @@ def write(directory: Path, files: Mapping[str, File]) -> bool:
     """
     for path in files:
         _check(path)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     before = _target(directory)
     if before is not None and _shows(before, files):
         return False

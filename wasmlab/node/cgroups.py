@@ -40,7 +40,7 @@ class ContainerGroups:
 
     node: str
     root: str = cgroups.ROOT
-    why_not: str = ""
+    why_not: str = "they were not looked for"
     _make: Callable[[str], cgroups.V1 | cgroups.V2] | None = field(default=None, repr=False)
 
     def probe(self) -> None:

@@ -57,6 +57,9 @@ def run(
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="Node label KEY=VALUE; may be repeated.")] = None,
     max_pods: Annotated[int, typer.Option(help="Capacity in pods.")] = 110,
+    capacity: Annotated[
+        str, typer.Option(help="Capacity to state instead of what is found: cpu=4,memory=8Gi,pods=500.")
+    ] = "",
     workers: Annotated[int, typer.Option(help="Pre-forked idle workers per engine.")] = 4,
     pod_cidr: Annotated[
         str,
@@ -83,6 +86,8 @@ def run(
     node_check_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
     log_max_bytes: Annotated[int, typer.Option(hidden=True)] = 10 << 20,
     rotation_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
+    volume_sync_s: Annotated[float, typer.Option(hidden=True)] = 60.0,
+    volume_watch_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
     rotate_at: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Join a cluster as a WASM node and run its pods, until SIGTERM.
@@ -110,6 +115,7 @@ def run(
         registry_ca=registry_ca,
         labels=labels,
         max_pods=max_pods,
+        capacity=dict(_pair(one, "--capacity") for one in capacity.split(",") if one),
         workers=workers,
         pod_cidr=pod_cidr or None,
         client_ca=client_ca_file,
@@ -121,6 +127,8 @@ def run(
             backoff_base_s=backoff_base_s,
             node_check_s=node_check_s,
             rotation_s=rotation_s,
+            volume_sync_s=volume_sync_s,
+            volume_watch_s=volume_watch_s,
             rotate_at=Intervals.rotate_at if rotate_at is None else (rotate_at, rotate_at),
         ),
     )
@@ -141,10 +149,10 @@ async def _main(agent: type, config: object) -> None:
     await agent(config).run()
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str, option: str = "--label") -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--label")
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint=option)
     return key, value
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wasmlab.errors import PrerequisiteError
+from wasmlab.node import quantity
 
 _DNS_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+_CAPACITIES = ("cpu", "memory", "pods", "ephemeral-storage")
 SEMANTICS = ("kubernetes", "krustlet")
 # Names of labels that the API server keeps for itself (NodeRestriction) or that the node sets.
 _RESERVED_LABEL = re.compile(r"^(?:[^/]*\.)?(?:kubernetes|k8s)\.io/")
@@ -64,6 +66,8 @@ class NodeConfig:
         Registries (host:port) to speak plain HTTP with. Loopback registries need no mention.
     max_pods : int
         Capacity in pods.
+    capacity : mapping
+        What the node says it has (cpu, memory, pods, ephemeral-storage), instead of what is found.
     workers : int
         Pre-forked idle workers per engine.
     drain : bool
@@ -88,6 +92,7 @@ class NodeConfig:
     plain_http: tuple[str, ...] = ()
     registry_ca: Path | None = None
     max_pods: int = 110
+    capacity: Mapping[str, str] = field(default_factory=dict)
     workers: int = 4
     drain: bool = False
     pod_cidr: str | None = "10.244.0.0/24"
@@ -124,6 +129,16 @@ class NodeConfig:
             raise PrerequisiteError(
                 f"{self.address!r} is not an IP address", remedy="--address takes the node's IP, not a name"
             ) from None
+        for name, amount in self.capacity.items():
+            try:
+                known = name in _CAPACITIES and quantity.exact(amount) > 0
+            except ValueError:
+                known = False
+            if not known:
+                raise PrerequisiteError(
+                    f"a node cannot have the capacity {name}={amount}",
+                    remedy=f"one of {', '.join(_CAPACITIES)} and a quantity, such as cpu=4,memory=8Gi,pods=500",
+                )
         for label in self.labels:
             if _RESERVED_LABEL.match(label) and not _ALLOWED_LABEL.match(label):
                 raise PrerequisiteError(

@@ -4,7 +4,8 @@ References
 ----------
 ``k8s.io/kubernetes/pkg/fieldpath/fieldpath.go`` (``ExtractFieldPathAsString``, ``FormatMap``),
 ``k8s.io/kubernetes/pkg/kubelet/kubelet_pods.go`` (``podFieldSelectorRuntimeValue``),
-``k8s.io/kubernetes/pkg/api/v1/resource/helpers.go`` (``ExtractContainerResourceValue``, ``MergeContainerResourceLimits``).
+``k8s.io/kubernetes/pkg/api/v1/resource/helpers.go`` (``ExtractContainerResourceValue``,
+``MergeContainerResourceLimits``).
 """
 
 from __future__ import annotations

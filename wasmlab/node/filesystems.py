@@ -14,6 +14,22 @@ _DETACH = 2
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
+def private(directory: Path, *, within: Path) -> None:
+    """Make a directory that only this user can enter, and those between it and `within`.
+
+    Raises
+    ------
+    OSError
+        It cannot be made.
+    """
+    # Not mkdir(parents=True): that makes parents with the mode of the umask.
+    made = within
+    for part in directory.relative_to(within).parts:
+        made /= part
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(made, 0o700)
+
+
 def tmpfs(target: Path, size_bytes: int | None) -> None:
     """Mount a file system in memory.
 

@@ -10,8 +10,10 @@ import ipaddress
 import os
 import platform
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
+from wasmlab.node import quantity
 from wasmlab.node.nodeobject import Disk
 
 _MEMORY_RESERVE_KI = 100 * 1024  # the kubelet's hard eviction line for memory.available
@@ -64,16 +66,28 @@ def disk(path: Path) -> Disk:
     )
 
 
-def resources(path: Path, max_pods: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Capacity and allocatable, as the kubelet computes them with no reservations but its eviction lines."""
-    storage_ki = disk(path).total_bytes // 1024
-    memory = memory_ki()
-    common = {"cpu": str(cpus()), "pods": str(max_pods), **hugepages()}
-    capacity = {**common, "memory": f"{memory}Ki", "ephemeral-storage": f"{storage_ki}Ki"}
+def resources(
+    path: Path, max_pods: int, stated: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Capacity and allocatable, as the kubelet computes them with no reservations but its eviction lines.
+
+    Parameters
+    ----------
+    stated : mapping, optional
+        What the operator says the node has, instead of what was found (``--capacity``).
+    """
+    capacity = {
+        "cpu": str(cpus()),
+        "pods": str(max_pods),
+        **hugepages(),
+        "memory": f"{memory_ki()}Ki",
+        "ephemeral-storage": f"{disk(path).total_bytes // 1024}Ki",
+        **(stated or {}),
+    }
     allocatable = {
-        **common,
-        "memory": f"{max(0, memory - _MEMORY_RESERVE_KI)}Ki",
-        "ephemeral-storage": f"{storage_ki * 9 // 10}Ki",
+        **capacity,
+        "memory": f"{max(0, quantity.parse(capacity['memory']) // 1024 - _MEMORY_RESERVE_KI)}Ki",
+        "ephemeral-storage": f"{quantity.parse(capacity['ephemeral-storage']) // 1024 * 9 // 10}Ki",
     }
     return capacity, allocatable
 

@@ -26,7 +26,7 @@ def kubelet_version() -> str:
 
 def facts(config: NodeConfig, port: int, engines: tuple[str, ...]) -> NodeFacts:
     """Read the machine."""
-    capacity, allocatable = machine.resources(config.dir, config.max_pods)
+    capacity, allocatable = machine.resources(config.dir, config.max_pods, config.capacity)
     return NodeFacts(
         name=config.node_name,
         hostname=config.host,

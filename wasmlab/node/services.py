@@ -35,6 +35,8 @@ class Services:
         The Services that containers are told of; none if not given.
     allocatable : mapping
         What the node says it can give.
+    groups : ContainerGroups
+        What holds limits; none if not probed.
     """
 
     config: NodeConfig
@@ -47,8 +49,8 @@ class Services:
     hold_s: Callable[[], float]
     links: ServiceView | None = None
     allocatable: Mapping[str, str] = field(default_factory=dict)
+    groups: ContainerGroups = field(default_factory=lambda: ContainerGroups(""))
     side: NodeSide = field(init=False)
-    groups: ContainerGroups = field(init=False)
     account: Account = field(init=False)
     objects: ApiObjects = field(init=False)
     volumes: VolumeManager = field(init=False)
@@ -57,7 +59,6 @@ class Services:
         config = self.config
         # No CNI: the pod's address is the node's.
         self.side = NodeSide(config.node_name, config.address, config.address, self.allocatable)
-        self.groups = ContainerGroups(config.node_name)
         self.account = Account(self.allocatable)
         self.objects = ApiObjects(self.api)
         self.volumes = VolumeManager(

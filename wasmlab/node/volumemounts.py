@@ -65,8 +65,8 @@ def preopens(
         if filled and mount.sub_path:
             source = _resolved(root, mount)
             if source.is_dir():
+                filesystems.private(aside, within=aside.parents[2])
                 copy = aside / f"{len(result)}.dir"
-                copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 shutil.copytree(source, copy)
                 preopen = Preopen(str(copy), guest, True)
             else:
@@ -136,7 +136,7 @@ def _files(
     parent: str, files: Sequence[tuple[Mount, Path]], directory: Path, volumes: Mapping[str, Json]
 ) -> Preopen:
     """A directory that shows single files."""
-    directory.mkdir(mode=0o700, parents=True)
+    filesystems.private(directory, within=directory.parents[3])
     wanted = set()
     for mount, source in files:
         target = directory / os.path.basename(mount.guest)

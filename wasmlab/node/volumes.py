@@ -81,6 +81,7 @@ class PodVolumes:
             One cannot be, now or ever.
         """
         async with self.lock:
+            filesystems.private(self._directory / "volumes", within=self._directory.parent)
             for name, volume in self.specs.items():
                 if name in self.roots:
                     continue
@@ -111,7 +112,7 @@ class PodVolumes:
         return root
 
     def _empty_dir(self, name: str, root: Path, body: Json) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, exist_ok=True)
         medium = body.get("medium") or ""
         if not medium or os.path.ismount(root):
             return
