@@ -55,10 +55,10 @@ def test_a_matrix_is_every_combination_and_names_are_readable() -> None:
     plan = {"runs": [{"notebook": 7, "matrix": {"engines": [["wasmtime"], ["wasmer", "x"]], "n": [1, 2]}}]}
     runs = batchplan.parse(plan)
     assert [run.name for run in runs] == [
-        "07-engines-wasmtime-n-1",
-        "07-engines-wasmtime-n-2",
-        "07-engines-wasmer-x-n-1",
-        "07-engines-wasmer-x-n-2",
+        "07-wasmtime-n-1",
+        "07-wasmtime-n-2",
+        "07-wasmer-x-n-1",
+        "07-wasmer-x-n-2",
     ]
     assert runs[3].parameters == {"engines": ["wasmer", "x"], "n": 2}
 

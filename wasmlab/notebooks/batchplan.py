@@ -135,7 +135,7 @@ def _expand(where: str, entry: Mapping[str, Any], defaults: dict[str, Any]) -> I
     base = str(entry.get("name") or stem)
     for combination in itertools.product(*matrix.values()):
         chosen = dict(zip(matrix, combination, strict=True))
-        name = "-".join([base, *(f"{key}={_word(value)}" for key, value in chosen.items())]).replace("=", "-")
+        name = "-".join([base, *(_part(key, value) for key, value in chosen.items())])
         if not _NAME.fullmatch(name):
             raise NotebookError(
                 f"{where}: {name!r} cannot be the name of a directory",
@@ -150,9 +150,15 @@ def digest(notebook: bytes, parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(hashlib.sha256(notebook).digest() + text).hexdigest()
 
 
+def _part(key: str, value: Any) -> str:
+    """Return what a value adds to a run's name: words speak for themselves, numbers do not."""
+    first = value[0] if isinstance(value, list) and value else value
+    return _word(value) if isinstance(first, str) else f"{key}-{_word(value)}"
+
+
 def _word(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(_word(one) for one in value).replace("+", "-")
+        return "-".join(_word(one) for one in value) or "empty"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", str(value)).strip("-") or "empty"
 
 
