@@ -257,6 +257,17 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
         c(FOREVER, name="goes-on"),
         restartPolicy="OnFailure",
     )
+    w.pod("many", *(c("say:x", f"fail:{i % 2}", name=f"c{i}") for i in range(12)))
+    w.pod(
+        "all-again",
+        c(
+            FOREVER,
+            restartPolicy="Never",
+            restartPolicyRules=[
+                {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1]}}
+            ],
+        ),
+    )
     # For the agent that goes and comes back.
     w.pod(
         "init-survives",
@@ -461,6 +472,16 @@ def test_restart_rules_and_policies_of_containers(world: World) -> None:
     assert world.status("policies", "once")["restartCount"] == 0
     assert "running" in world.status("policies", "goes-on")["state"]
     assert world.lab.get("policies")["status"]["phase"] == "Running"
+
+
+def test_many_containers(world: World) -> None:
+    statuses = world.over("many")["status"]["containerStatuses"]
+    assert [s["state"]["terminated"]["exitCode"] for s in statuses] == [0, 1] * 6
+
+
+def test_a_rule_that_this_node_does_not_declare_is_kept_away(world: World) -> None:
+    message = world.lab.event("all-again", "FailedScheduling")
+    assert "didn't match Pod's required features" in message
 
 
 # ---- the agent goes and comes back ----

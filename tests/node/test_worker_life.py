@@ -218,6 +218,25 @@ async def test_a_failed_liveness_probe_restarts_by_the_policy(bench: Any) -> Non
         assert end["exitCode"] == 143
 
 
+async def test_a_probe_has_a_grace_period_of_its_own(bench: Any) -> None:
+    probe = {
+        "exec": {"command": ["1"]},
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+        "terminationGracePeriodSeconds": 0,
+    }
+    async with bench() as b:
+        await beside(b)
+        b.runtime.stubborn = True
+        spec = {
+            "containers": [container("c", startupProbe=probe)],
+            "terminationGracePeriodSeconds": 600,
+        }
+        b.manager.on_list([pod(spec=spec)])
+        await eventually(lambda: b.phase() == "Failed", 20)  # two seconds are the least, whatever it says
+        assert b.run.signals == [signal.SIGTERM, signal.SIGKILL]
+
+
 async def test_probes_and_hooks_leave_nothing_behind(bench: Any) -> None:
     before = len(asyncio.all_tasks())
     ready = {"exec": {"command": ["0"]}, "periodSeconds": 1}

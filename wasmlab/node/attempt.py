@@ -83,7 +83,7 @@ class Attempt:
         else:
             record.move(State.STARTING)
         if post_start is not None or has_probes:
-            self._care = asyncio.create_task(self._attend(post_start))
+            self._care = asyncio.create_task(self._attend(post_start, fresh))
 
     async def over(self) -> None:
         """Wait until the module has ended."""
@@ -183,7 +183,7 @@ class Attempt:
             log.info("a hook failed", pod=podspec.key(self._pod.pod), problem=problem)
         return problem
 
-    async def _attend(self, post_start: hooks.Json | None) -> None:
+    async def _attend(self, post_start: hooks.Json | None, fresh: bool) -> None:
         container = self._container
         try:
             if post_start is not None:
@@ -194,7 +194,7 @@ class Attempt:
                 container.record.runs()
                 container.told()
             if probes.probed(container.spec):
-                self._prober = Prober(self._services, container, container.event, container.told)
+                self._prober = Prober(self._services, container, container.event, container.told, fresh=fresh)
                 culprit = await self._prober.run()
                 grace_s = self._pod.grace_s if culprit.grace_s is None else culprit.grace_s
                 await self.end(Grace(grace_s), self._sentence(culprit))

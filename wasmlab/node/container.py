@@ -348,10 +348,14 @@ class ContainerTask:
         return await self._follow(run, run_id, time.time(), fresh=True)
 
     def _with_message(self, spec: RunSpec) -> RunSpec:
+        from wasmlab import engines
+
         try:
-            spec = termmessage.with_place(spec, self.spec, self.message_path(self.record.restarts))
-        except OSError as error:  # it can run without
-            log.warning("no termination message", pod=podspec.key(self._pod.pod), error=error)
+            placed = termmessage.with_place(spec, self.spec, self.message_path(self.record.restarts))
+            engines.get(self.engine).check(placed)
+            spec = placed
+        except (OSError, Unsupported) as error:  # it can run without
+            log.warning("no termination message", pod=podspec.key(self._pod.pod), error=_message(error))
         self._message_directory = termmessage.host_directory(spec, self.spec)
         return spec
 

@@ -103,6 +103,11 @@ def check(pod: Json, container: Json) -> None:
     ]
     if container.get("workingDir"):
         problems.append("workingDir: WASI preview 1 has no working directory; mount what the module needs")
+    if any(
+        rule.get("action") == "RestartAllContainers" for rule in container.get("restartPolicyRules") or ()
+    ):
+        # The node does not declare the feature, so only a pod bound by hand comes here.
+        problems.append("restartPolicyRules: the action RestartAllContainers cannot be served")
     if container.get("volumeDevices"):
         problems.append("volumeDevices cannot be served")
     if problems:

@@ -7,6 +7,9 @@ readiness as soon as the container counts as started.
 A container that an earlier agent left running is not asked to prove again what it had proved: it stays started, and
 ready, until a probe says otherwise.
 
+A grpc probe cannot be asked (`podspec.check` refuses it); httpGet and tcpSocket ask the node's address, where a module
+that listens does so.
+
 References
 ----------
 ``k8s.io/kubernetes/pkg/kubelet/prober/{prober.go,worker.go,prober_manager.go}``.
@@ -15,6 +18,7 @@ References
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -44,15 +48,25 @@ class Prober:
         Records an event of the container: ``event(kind, reason, message)``.
     changed : callable
         Called when `started` or `ready` of the record has changed.
+    fresh : bool
+        The container has just been started. If not, an agent has: then many probes begin at once, and each waits for a
+        random part of its period first.
     """
 
     def __init__(
-        self, services: Services, container: ContainerTask, event: Event, changed: Callable[[], None]
+        self,
+        services: Services,
+        container: ContainerTask,
+        event: Event,
+        changed: Callable[[], None],
+        *,
+        fresh: bool,
     ) -> None:
         self._services = services
         self._container = container
         self._event = event
         self._changed = changed
+        self._fresh = fresh
         self._began = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
 
@@ -106,7 +120,8 @@ class Prober:
             await _sleep_until(next_tick(begin, probe.period_s, time.monotonic()))
 
     async def _initial_delay(self, probe: Probe) -> None:
-        await _sleep_until(self._began + probe.initial_delay_s)
+        delay_s = probe.initial_delay_s if self._fresh else random.uniform(0.0, probe.period_s)
+        await _sleep_until(self._began + delay_s)
 
     async def _ask(self, probe: Probe) -> bool | None:
         """One answer; None if none can be had."""
