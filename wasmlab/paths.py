@@ -7,6 +7,7 @@ directories made here are 0700, because compiled artifacts are native code and s
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import stat
@@ -16,6 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wasmlab.errors import PrerequisiteError, WasmlabError
+
+_MNT_DETACH = 2
+# proc(5): how mountinfo writes characters that would end a field.
+_MOUNT_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
 def private_dir(path: Path) -> Path:
@@ -48,6 +53,30 @@ def private_dir(path: Path) -> Path:
     if stat.S_IMODE(info.st_mode) & 0o077:
         path.chmod(0o700)
     return path
+
+
+def mounts_below(directory: Path) -> list[str]:
+    """Return the mount points at or below `directory`, the deepest first."""
+    root = os.path.realpath(directory)
+    found = []
+    with open("/proc/self/mountinfo") as stream:
+        for line in stream:
+            point = line.split(" ", 5)[4]
+            for escape, character in _MOUNT_ESCAPES:
+                point = point.replace(escape, character)
+            if point == root or point.startswith(root + "/"):
+                found.append(point)
+    return sorted(found, key=len, reverse=True)
+
+
+def unmount_below(directory: Path) -> None:
+    """Unmount what a node mounted for its pods below `directory`, so that it can be removed; best effort.
+
+    Detached (umount2, MNT_DETACH): whoever still has it open keeps its files, nobody else sees them.
+    """
+    with contextlib.suppress(OSError):
+        for point in mounts_below(directory):
+            ctypes.CDLL(None).umount2(os.fsencode(point), _MNT_DETACH)
 
 
 def cache_dir(*parts: str) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from wasmlab.cluster import processes
 from wasmlab.cluster.rest import Unreachable
 from wasmlab.errors import BootstrapError, ClusterError
-from wasmlab.paths import atomic_write, private_dir
+from wasmlab.paths import atomic_write, private_dir, unmount_below
 from wasmlab.process import Child, start_time_ticks
 
 if TYPE_CHECKING:
@@ -190,6 +190,7 @@ class NodeHandle:
         """End the agent (SIGTERM, then SIGKILL) and its sandboxes, with whatever runs in them."""
         self.stop_agent()
         processes.end(processes.sandboxes_under(self.dir), _AGENT_GRACE_S)
+        clean_up(self.dir)
 
     def stop_agent(self) -> None:
         """End the agent alone: running modules go on, and the next agent finds them."""
@@ -214,6 +215,14 @@ class NodeHandle:
         self.stop_agent()
         self.start()
         self.wait_ready(timeout_s)
+
+
+def clean_up(directory: Path) -> None:
+    """Remove what a node left in the kernel when it was ended with pods on it: mounts and control groups."""
+    from wasmlab.sandbox import cgroups
+
+    unmount_below(directory / "pods")
+    cgroups.clear(directory / "cgroups")
 
 
 def _epoch(timestamp: str) -> float:

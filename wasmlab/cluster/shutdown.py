@@ -12,6 +12,7 @@ from typing import Any
 
 from wasmlab.cluster import processes
 from wasmlab.cluster.controlplane import STOP_GRACE_S
+from wasmlab.cluster.nodes import clean_up
 from wasmlab.cluster.statedir import StateDir
 from wasmlab.errors import ClusterError
 from wasmlab.paths import file_lock
@@ -58,6 +59,8 @@ def shut_down(root: Path, *, purge: bool = False) -> dict[str, Any]:
         killed.append("sandboxes")
     if sandboxes:
         ended.append("sandboxes")
+    for directory in (root / "nodes").glob("*"):
+        clean_up(directory)
     plane = state.control_plane()
     end({"control plane": plane} if plane else {}, STOP_GRACE_S)
     if (root / "lock").exists():

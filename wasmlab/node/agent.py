@@ -110,7 +110,7 @@ class NodeAgent:
     async def _live(self) -> None:
         config = self.config
         # Before the zygotes: they are to be in the group that this process may have to move to.
-        groups = ContainerGroups(config.node_name)
+        groups = ContainerGroups(config.node_name, config.dir / "cgroups")
         groups.probe()
         runtime = Runtime(config.dir / "sandbox", workers=config.workers, compiles=config.parallel_compiles)
         # The engine warms up while the certificates are asked for.

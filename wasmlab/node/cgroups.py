@@ -34,11 +34,14 @@ class ContainerGroups:
     ----------
     node : str
         The node's name.
+    record : Path, optional
+        Written with the directories that hold the groups, so that whoever ends a killed node can remove them.
     root : str
         Where control groups are mounted.
     """
 
     node: str
+    record: Path | None = None
     root: str = cgroups.ROOT
     why_not: str = "they were not looked for"
     _make: Callable[[str], cgroups.V1 | cgroups.V2] | None = field(default=None, repr=False)
@@ -53,6 +56,8 @@ class ContainerGroups:
             finally:
                 group.remove()
             self.why_not = ""
+            if self.record is not None:
+                self.record.write_text("\n".join(self._make("").directories))
         except (OSError, TimeoutError) as error:
             self._make = None
             self.why_not = f"{error.strerror or error} ({error.filename or self.root})"

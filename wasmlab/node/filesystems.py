@@ -8,10 +8,10 @@ import os
 import shutil
 from pathlib import Path
 
+from wasmlab.paths import unmount_below
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NOSUID, _NODEV, _BIND = 2, 4, 4096
-_DETACH = 2
-_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
 def private(directory: Path, *, within: Path) -> None:
@@ -42,37 +42,36 @@ def tmpfs(target: Path, size_bytes: int | None) -> None:
     _mount("tmpfs", str(target), "tmpfs", _NOSUID | _NODEV, options)
 
 
-def bind(source: str, target: Path) -> None:
-    """Show a file at another place.
+def link(fd: int, target: Path) -> None:
+    """Give an open file another name.
+
+    Raises
+    ------
+    OSError
+        It is on another file system.
+    """
+    names = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Relative to a directory: only then does Python call linkat, which can follow /proc's link to the file.
+        os.link(str(fd), target, src_dir_fd=names, follow_symlinks=True)
+    finally:
+        os.close(names)
+
+
+def bind(fd: int, target: Path) -> None:
+    """Show an open file at another place.
 
     Raises
     ------
     OSError
         This process may not mount.
     """
-    _mount(source, str(target), "", _BIND, "")
-
-
-def below(directory: Path) -> list[str]:
-    """Mount points at or below a directory, the deepest first."""
-    root = os.path.realpath(directory)
-    found = []
-    with open("/proc/self/mountinfo") as stream:
-        for line in stream:
-            point = line.split(" ", 5)[4]
-            for escape, character in _ESCAPES:
-                point = point.replace(escape, character)
-            if point == root or point.startswith(root + "/"):
-                found.append(point)
-    return sorted(found, key=len, reverse=True)
+    _mount(f"/proc/self/fd/{fd}", str(target), "", _BIND, "")
 
 
 def remove(directory: Path) -> None:
     """Unmount what is mounted below a directory and remove it; what cannot be removed is left for the next time."""
-    with contextlib.suppress(OSError):
-        for point in below(directory):
-            # Detached: a module that still has it open keeps its files, nobody else sees them.
-            _LIBC.umount2(os.fsencode(point), _DETACH)
+    unmount_below(directory)
     shutil.rmtree(directory, ignore_errors=True)
 
 

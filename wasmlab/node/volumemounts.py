@@ -164,13 +164,12 @@ def _link(mount: Mount, source: Path, target: Path) -> None:
             raise Refused(
                 f"volume {mount.name}: {source} is neither a directory nor a file; a module can be given no other"
             )
-        by_fd = f"/proc/self/fd/{fd}"
         try:
-            os.link(by_fd, target, follow_symlinks=True)
+            filesystems.link(fd, target)
         except OSError:
             target.touch(mode=0o600)
             try:
-                filesystems.bind(by_fd, target)
+                filesystems.bind(fd, target)
             except OSError as error:
                 raise Refused(
                     f"volume {mount.name}: the file {source} is on another file system, and this agent may not"

@@ -17,8 +17,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 from wasmlab.node import atomicwriter, events, filesystems, hostpath, log, payload, podspec, quantity
 from wasmlab.node.apiobjects import ApiObjects, Token
@@ -213,6 +215,7 @@ class VolumeManager:
         self._watch_s = watch_s
         self._pods: dict[str, PodVolumes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._removals: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
         self.evict: Evict | None = None
 
     async def set_up(self, pod: Json) -> PodVolumes:
@@ -258,8 +261,7 @@ class VolumeManager:
         """The pod is over: its volumes go (its logs stay until it is deleted)."""
         if self._pods.pop(uid, None) is not None:
             directory = self._pods_dir / uid
-            for name in ("volumes", "mounts"):
-                self._spawn(asyncio.to_thread(filesystems.remove, directory / name))
+            self._removals.add(self._spawn(asyncio.to_thread(_remove, directory)))
 
     async def run(self) -> None:
         """Keep files true and sizes watched, until cancelled."""
@@ -291,16 +293,22 @@ class VolumeManager:
                     # The message is the kubelet's (emptyDirMessageFmt).
                     self.evict(uid, f'Usage of EmptyDir volume "{name}" exceeds the limit "{text}". ')
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def aclose(self) -> None:
-        """Let go; nothing is removed."""
-        for task in self._tasks:
+        """Let go of pods that run on; what is being removed is removed."""
+        for task in self._tasks - set(self._removals):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _remove(directory: Path) -> None:
+    for name in ("volumes", "mounts"):
+        filesystems.remove(directory / name)
 
 
 def used_bytes(root: Path) -> int:

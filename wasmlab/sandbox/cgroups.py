@@ -18,6 +18,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 ROOT = "/sys/fs/cgroup"
@@ -228,6 +229,22 @@ class V2:
         with contextlib.suppress(OSError, TimeoutError):
             self.freeze(False)
         _remove([self.directory])
+
+
+def clear(record: Path) -> None:
+    """Remove the groups that a node made and did not remove itself (it was killed), best effort.
+
+    Parameters
+    ----------
+    record : Path
+        A file with their parent directories, one a line.
+    """
+    with contextlib.suppress(OSError):
+        for directory in record.read_text().splitlines():
+            with contextlib.suppress(OSError):
+                _remove([entry.path for entry in os.scandir(directory) if entry.is_dir()])
+                os.rmdir(directory)
+        record.unlink()
 
 
 def write(path: str, value: object) -> None:
