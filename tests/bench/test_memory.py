@@ -46,8 +46,7 @@ def test_a_real_process_and_its_children() -> None:
 def test_running_workers_are_those_without_an_outcome(tmp_path: Path) -> None:
     for name, pid, ended in (("a", 11, False), ("b", 12, True), ("c", None, False)):
         run = tmp_path / "sandbox" / "runs" / name
-        run.mkdir(parents=True)
-        (run / "state.json").write_text(json.dumps({"pid": pid}) if pid else "{")
-        if ended:
-            (run / "outcome.json").write_text("{}")
+        run.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"pid": pid}) if pid else "{", *(['{"outcome": {}}'] if ended else [])]
+        run.write_text("\n".join(lines))
     assert memory.running_workers(tmp_path) == [11]

@@ -7,7 +7,6 @@ not guessed, which runs had not ended. Those may be lost; no other may.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import resource
@@ -24,6 +23,7 @@ from typing import Any
 from tests.node.ledger import Ledger
 from wasmlab.cluster import processes
 from wasmlab.process import start_time_ticks
+from wasmlab.sandbox import records
 
 # Patches the wall clock of every Python process that is started with this directory on its path.
 _CLOCK = """
@@ -256,12 +256,11 @@ class Killer:
         runs = self._node.dir / "sandbox" / "runs"
         if not runs.is_dir():
             return set()
-        return {run.name for run in runs.iterdir() if not (run / "outcome.json").exists()}
+        return {run.name for run in runs.iterdir() if "outcome" not in records.read(run)}
 
     def _pid(self, run: str) -> int:
         try:
-            state = self._node.dir / "sandbox" / "runs" / run / "state.json"
-            return int(json.loads(state.read_bytes())["pid"])
+            return int(records.read(self._node.dir / "sandbox" / "runs" / run)["pid"])
         except (OSError, ValueError, KeyError):
             return 0
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -14,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wasmlab.errors import SandboxError, Unsupported, WorkerLost
-from wasmlab.sandbox import AsyncSandbox, Preopen
+from wasmlab.sandbox import AsyncSandbox, Preopen, records
 
 
 @pytest.fixture
@@ -77,12 +75,13 @@ async def test_outcome_is_on_disk_when_wait_returns(connect, spec, tmp_path):
     sandbox = await connect()
     run = await sandbox.start("one", spec("exit", "3"), log_path=tmp_path / "log")
     outcome = await run.wait()
-    folder = tmp_path / "z" / "runs" / "one"
-    record = json.loads((folder / "outcome.json").read_text())
-    assert record["exit_code"] == 3 == outcome.exit_code
-    assert json.loads((folder / "state.json").read_text())["pid"] > 0
-    assert json.loads((folder / "spec.json").read_text())["spec"]["argv"] == ["exit.wasm", "3"]
-    assert (folder.stat().st_mode & 0o777) == 0o700
+    path = tmp_path / "z" / "runs" / "one"
+    record = records.read(path)
+    assert record["outcome"]["exit_code"] == 3 == outcome.exit_code
+    assert record["pid"] > 0
+    assert record["spec"]["argv"] == ["exit.wasm", "3"]
+    assert (path.stat().st_mode & 0o777) == 0o600
+    assert (path.parent.stat().st_mode & 0o777) == 0o700
     assert {span.phase for span in outcome.spans} >= {"spawn", "run", "reaped"}
 
 
@@ -256,8 +255,8 @@ async def test_sigterm_to_the_zygote_records_too(connect, spec, tmp_path, helper
     await sandbox.start("running", spec("sleep", "60"), log_path=tmp_path / "a")
     os.kill(sandbox.pid, signal.SIGTERM)
     await until(lambda: not helpers.alive(sandbox.pid))
-    record = json.loads((tmp_path / "z" / "runs" / "running" / "outcome.json").read_text())
-    assert record["exit_code"] == 137
+    record = records.read(tmp_path / "z" / "runs" / "running")
+    assert record["outcome"]["exit_code"] == 137
 
 
 async def test_zygote_ends_by_itself_when_nobody_needs_it(connect, spec, tmp_path, helpers):
@@ -367,21 +366,26 @@ async def test_full_disk_for_the_log_is_told_and_costs_no_outcome(connect, spec)
 async def test_outcome_that_the_disk_refuses_is_kept_and_written_later(connect, spec, tmp_path):
     sandbox = await connect()
     run = await sandbox.start("kept", spec("sleep", "0.5"), log_path=tmp_path / "log")
-    obstacle = tmp_path / "z" / "runs" / "kept" / ".outcome.new"
-    obstacle.mkdir()
+    path, aside = tmp_path / "z" / "runs" / "kept", tmp_path / "aside"
+    await until(lambda: "pid" in records.read(path))
+    path.rename(aside)
+    path.symlink_to("/dev/full")
     assert (await run.wait()).exit_code == 0  # told all the same
     assert (await sandbox.stats())["unwritten"] == ["kept"]
     assert (await (await sandbox.attach("kept")).wait()).exit_code == 0
-    obstacle.rmdir()
-    await until(lambda: (tmp_path / "z" / "runs" / "kept" / "outcome.json").exists())
+    path.unlink()
+    with aside.open("ab") as torn:
+        torn.write(b'{"outcome": {"exit_code": 1')  # what a full disk had cut short
+    aside.rename(path)
+    await until(lambda: records.read(path).get("outcome", {}).get("exit_code") == 0)
     assert (await sandbox.stats())["unwritten"] == []
 
 
 async def test_record_removed_while_running_does_not_hold_the_zygote(connect, spec, tmp_path):
     sandbox = await connect()
     run = await sandbox.start("gone", spec("sleep", "0.5"), log_path=tmp_path / "log")
-    await until((tmp_path / "z" / "runs" / "gone" / "state.json").exists)
-    shutil.rmtree(tmp_path / "z" / "runs" / "gone")
+    await until((tmp_path / "z" / "runs" / "gone").exists)
+    (tmp_path / "z" / "runs" / "gone").unlink()
     assert (await run.wait()).exit_code == 0
     assert (await sandbox.stats())["unwritten"] == []
 

@@ -7,11 +7,12 @@ are forked from a zygote, so RSS counts the interpreter and the engine once per 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from wasmlab.sandbox import records
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,12 @@ def running_workers(directory: Path) -> list[int]:
     """Return the pids of runs that the sandboxes below `directory` have on record and that have not ended."""
     found = []
     # os.walk passes over directories that vanish while it looks: pods end and are removed all the time.
-    for parent, names, _ in os.walk(directory):
+    for parent, _, names in os.walk(directory):
         if os.path.basename(parent) != "runs":
             continue
-        for run in (Path(parent) / name for name in names):
-            if (run / "outcome.json").exists():
-                continue
+        for name in names:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                found.append(int(json.loads((run / "state.json").read_text())["pid"]))
-        names.clear()
+                record = records.read(f"{parent}/{name}")
+                if "outcome" not in record:
+                    found.append(int(record["pid"]))
     return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
     from wasmlab.sandbox import AsyncSandbox, Outcome, Run, RunSpec
 
 # Failures of the machine and not of the run: the types that an OSError has by its errno.
-_MACHINE = frozenset({"OSError", "FileNotFoundError", "PermissionError", "BlockingIOError", "InterruptedError"})
+_MACHINE = frozenset(
+    {"OSError", "FileNotFoundError", "PermissionError", "BlockingIOError", "InterruptedError"}
+)
 _AGAIN_S = 0.2
 
 
@@ -194,12 +195,11 @@ class Runtime:
         KeyError
             It is not on record, or the record cannot be read.
         """
-        from wasmlab.sandbox import RunSpec
+        from wasmlab.sandbox import RunSpec, records
 
         try:
-            raw = (self._directory / "runs" / str(run_id) / "spec.json").read_bytes()
-            return RunSpec.from_json(json.loads(raw)["spec"])
-        except (OSError, ValueError, TypeError) as error:
+            return RunSpec.from_json(records.read(self._directory / "runs" / str(run_id))["spec"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise KeyError(f"no record of the run {run_id}: {error}") from error
 
     async def outcome(self, engine: str, run_id: RunId, run: Run) -> Outcome:
@@ -222,9 +222,10 @@ class Runtime:
 
     def started_at(self, run_id: RunId) -> float | None:
         """When a recorded run began, unix seconds, if that was written down."""
+        from wasmlab.sandbox import records
+
         try:
-            state = json.loads((self._directory / "runs" / str(run_id) / "state.json").read_bytes())
-            return float(state["started_at"])
+            return float(records.read(self._directory / "runs" / str(run_id))["started_at"])
         except (OSError, ValueError, KeyError):
             return None
 
@@ -256,7 +257,9 @@ class Runtime:
                 return await (await self._sandbox_now(engine)).attach(str(run_id))
             except WorkerLost as error:
                 log.debug("lost a zygote while asking it", run=run_id, error=error.message)
-            except NotRecorded as error:  # no zygote can be had now: what became of the run will be known later
+            except (
+                NotRecorded
+            ) as error:  # no zygote can be had now: what became of the run will be known later
                 log.warning("cannot ask for a run; trying on", run=run_id, error=error.message)
             await asyncio.sleep(_AGAIN_S)
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from wasmlab.engines.base import Engine
     from wasmlab.sandbox.loop import Loop
 
-# After a request the fork of the next worker waits so long: the guest's first output comes first.
-_REFILL_DELAY_S = 0.003
+# After a request the fork of the next worker, and its rehearsal, wait so long, or until a moment after a run has ended:
+# they would compete with the guest, and with whoever is told of its end, for a processor.
+_REFILL_DELAY_S = 0.015
+_REFILL_AFTER_END_S = 0.004
 # Under a burst more are kept ready, but a fork is a fork, ahead or not: more than this many only cost memory.
 _MAX_IDLE = 16
 _SHRINK_EVERY_S = 2.0
@@ -105,12 +107,20 @@ class Pool:
         """Hear that a request was served just now: the next fork can wait a little."""
         self._refill_at = time.monotonic() + _REFILL_DELAY_S
 
+    def ended(self) -> None:
+        """Hear that a run has ended just now."""
+        self._refill_at = min(self._refill_at, time.monotonic() + _REFILL_AFTER_END_S)
+
     def due_in(self, waiting: bool) -> float | None:
         """Return in how many seconds the next fork is due; None if none is wanted. `waiting`: a run waits for it."""
         if not waiting and len(self.idle) >= self.target:
             return None
         at = self._not_before if waiting else max(self._refill_at, self._not_before)
         return max(0.0, at - time.monotonic())
+
+    def wanted(self, waiting: int) -> int:
+        """Return how many workers are to be forked now, when `waiting` runs wait for one."""
+        return waiting or max(0, self.target - len(self.idle))
 
     def fork(self, *, rehearse: bool) -> Worker | None:
         """Fork a worker that is nobody's yet; None (and a later retry) if that fails."""
@@ -170,6 +180,7 @@ class Pool:
         os.close(one.pidfd)
         one.sock.close()
         if one.on_end is not None:
+            self.ended()
             one.on_end(status, usage)
         elif one in self.idle:
             self.idle.remove(one)

@@ -36,6 +36,7 @@ from wasmlab.sandbox.records import Records
 from wasmlab.sandbox.runs import Runs
 
 _REHEARSE_AFTER_S = 0.001
+_BATCH = 4
 _LOCK_PATIENCE_S = 6.0
 # Reference counting frees nearly everything; the collector, off for the workers' sake, is run now and then.
 _COLLECT_EVERY_S = 60.0
@@ -77,11 +78,11 @@ class Zygote:
             busy = loop.step(longest)
             if loop.ending:
                 break
-            # Forking waits until everything that is known has been dealt with; one at a time, then look again.
+            # Forking waits until everything that is known has been dealt with.
             if runs.queue or not busy:
                 due = pool.due_in(bool(runs.queue))
                 if due == 0.0:
-                    self._fork()
+                    self._fork_some()
                 elif not busy and not pool.rehearsed:
                     pool.rehearsed = True
                     self._complete()
@@ -99,6 +100,12 @@ class Zygote:
         self.engine.complete()
         gc.collect()
         gc.freeze()
+
+    def _fork_some(self) -> None:
+        """Fork what is wanted, a few in a row: each page that this process writes to after a fork is copied first, and
+        after several forks only once."""
+        for _ in range(min(_BATCH, self.pool.wanted(len(self.runs.queue)))):
+            self._fork()
 
     def _fork(self) -> None:
         one = self.pool.fork(rehearse=not self.runs.queue)
