@@ -18,6 +18,7 @@ _PROVIDERS = (
     "wasmlab.node.commands",
     "wasmlab.containerd.commands",
     "wasmlab.bench.commands",
+    "wasmlab.report.commands",
     "wasmlab.notebooks.commands",
     "wasmlab.doctor.commands",
 )
@@ -34,6 +35,7 @@ _OWNERS = {
     "node": ("wasmlab.node.commands",),
     "containerd": ("wasmlab.containerd.commands",),
     "bench": ("wasmlab.bench.commands",),
+    "report": ("wasmlab.report.commands",),
     "lab": ("wasmlab.notebooks.commands",),
     "batch": ("wasmlab.notebooks.commands",),
     "doctor": ("wasmlab.doctor.commands",),

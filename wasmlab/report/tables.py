@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.bench import scale_curves, stats
+from wasmlab.bench import noise, ratios, scale_curves, stats
 from wasmlab.bench.store import Results
 from wasmlab.report.render import Table
 
@@ -89,26 +89,20 @@ def arm_table(results: Results) -> Table:
 
 
 def ratio_table(results: Results) -> Table:
-    """Return wasmer / wasmtime for every path, mode and workload, and pods over controls."""
+    """Return every other engine over wasmtime, and every start over its control; arms are drawn in the same blocks."""
     frame = ordinary(results).frame
-    frame = frame[frame["ok"] & frame["total_ns"].notna()]
-    rows = []
-    for (path, mode, workload), group in frame.groupby(["path", "mode", "workload"], sort=False):
-        sides = {
-            name: group.loc[group["engine"] == name, "total_ns"].astype(float)
-            for name in ("wasmer", "wasmtime")
-        }
-        if all(len(side) for side in sides.values()):
-            ratio = stats.ratio_of_medians(sides["wasmer"], sides["wasmtime"])
-            rows.append((f"wasmer / wasmtime, {path} {mode} {workload}", f"{ratio:.2f}", str(ratio.n)))
-    control = frame[(frame["path"] == "control") & (frame["workload"] == "true")]["total_ns"].astype(float)
-    if len(control):
-        for (path, engine, mode), group in frame[frame["workload"] == "hello"].groupby(
-            ["path", "engine", "mode"], sort=False
-        ):
-            ratio = stats.ratio_of_medians(group["total_ns"].astype(float), control)
-            rows.append((f"{path} {engine} {mode} hello / native /bin/true", f"{ratio:.2f}", str(ratio.n)))
-    return ("ratio of medians", "value [95 % interval]", "n"), rows
+    rows = [
+        (
+            f"{one.above.engine} / {one.below.engine}, {one.above.path} {one.above.mode} {one.above.workload}",
+            one.interval,
+        )
+        for one in ratios.between_engines(frame)
+    ]
+    for one in ratios.against_controls(frame):
+        control = "runc" if one.below.path == "containerd" else "native /bin/true"
+        rows.append((f"{' '.join(one.above)} / {control}", one.interval))
+    texts = [(name, f"{interval:.2f}", str(interval.n)) for name, interval in rows]
+    return ("ratio of medians", "value [95 % interval]", "n"), texts
 
 
 def scale_table(results: Results) -> Table:
@@ -139,10 +133,13 @@ def conditions_table(results: Results) -> Table:
     for entry in results.conditions:
         rows.append(("measured", f"{entry['started_at']} to {entry['ended_at']}"))
         busy, steal = entry.get("busy_share"), entry.get("steal_share")
-        load = f"load {entry['load_1min_before']:g} before, {entry['load_1min_after']:g} after"
+        said = []
+        if entry.get("load_1min_before") is not None:
+            said.append(f"load {entry['load_1min_before']:g} before, {entry['load_1min_after']:g} after")
         if busy is not None:
-            load += f"; CPU {busy:.0%} busy, {steal:.1%} stolen by the host"
-        rows.append(("meanwhile", load))
+            said.append(f"CPU {busy:.0%} busy, {steal:.1%} stolen by the host")
+        said.append(noise.summary([entry]))
+        rows.append(("meanwhile", "; ".join(filter(None, said))))
     return ("environment", ""), rows
 
 
