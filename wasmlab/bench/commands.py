@@ -250,12 +250,32 @@ def _finish(results: Results, out: Path, name: str) -> None:
     tell(results, written)
 
 
+def about(results: Results) -> list[str]:
+    """Return what a reader of the figures must know about how they came to be: the end, warm-up, steps, noise."""
+    from wasmlab.bench import noise, stopping
+
+    lines = []
+    for one in results.plan.get("pooled") or [results.plan]:
+        if one.get("stopped"):
+            lines.append(stopping.tell(one["stopped"]))
+        if one.get("warmup_blocks"):
+            lines.append(f"the first {one['warmup_blocks']} blocks are warm-up: kept, marked, not summarized")
+        lines += [
+            f"the environment was not steady: from block {step['block']} on everything, the control too, took "
+            f"{step['ratio']:.2f} times as long [{step['low']:.2f}, {step['high']:.2f}]"
+            for step in one.get("steps") or ()
+        ]
+    return [*lines, *filter(None, [noise.summary(results.conditions)])]
+
+
 def tell(results: Results, written: list[Path]) -> None:
     """Say what was measured and written; raises `typer.Exit` if it was interrupted, or nothing succeeded."""
     from wasmlab.console import say
 
     failed = len(results.failures)
     say(f"\n{len(results.rows):,} runs, {failed} failed, measured {results.where}")
+    for line in about(results):
+        say(line)
     if "busy with other work" in results.where:
         say("times are longer than on an idle machine; compare ratios to the controls")
     for path in written:

@@ -24,7 +24,7 @@ _MODES = ("cold", "cached", "warm")
 
 
 def times(results: Results, value: str, **arm: str) -> pd.Series:
-    """Return the measured values of one arm, in nanoseconds; failed runs are left out.
+    """Return the measured values of one arm, in nanoseconds; failed runs and the warm-up are left out.
 
     Parameters
     ----------
@@ -33,10 +33,7 @@ def times(results: Results, value: str, **arm: str) -> pd.Series:
     **arm : str
         Any of ``path``, ``engine``, ``mode``, ``workload``.
     """
-    frame = results.frame
-    for column, wanted in {"ok": True, **arm}.items():
-        frame = frame[frame[column] == wanted]
-    return frame[value].dropna().astype(float)
+    return stats.arm_rows(results.frame, **arm)[value].dropna().astype(float)
 
 
 def only(results: Results, **arm: str) -> Results:
@@ -51,8 +48,8 @@ def on_paths(results: Results, *paths: str) -> Results:
 
 
 def ratio(results: Results, value: str, above: dict[str, str], below: dict[str, str]) -> Interval:
-    """Return how many times longer one arm takes than another."""
-    return stats.ratio_of_medians(times(results, value, **above), times(results, value, **below))
+    """Return how many times longer one arm takes than another, both drawn in the same blocks."""
+    return stats.ratio(results.frame, above, below, value)
 
 
 def starts(results: Results, workload: str = "hello") -> pd.DataFrame:

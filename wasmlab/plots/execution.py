@@ -132,10 +132,9 @@ def _ratios(
     )
     for row, name in enumerate(order):
         pick = frame[frame["workload"] == name]
-        above, below = (pick.loc[pick["engine"] == engine, value] for engine in (other, base))
-        if above.empty or below.empty:
+        if not {base, other} <= set(pick["engine"]):
             text = "–"
         else:
-            ratio = stats.ratio_of_medians(above.astype(float), below.astype(float))
+            ratio = stats.ratio(pick, {"engine": other}, {"engine": base}, value)
             text = f"{ratio.value:.2f}×  [{ratio.low:.2f}, {ratio.high:.2f}]"
         axis.text(1.02, row, text, transform=transform, fontsize=8.5, va="center")

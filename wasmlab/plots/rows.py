@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wasmlab.bench import stats
 from wasmlab.errors import BenchmarkError
 
 if TYPE_CHECKING:
@@ -11,8 +12,9 @@ if TYPE_CHECKING:
 
 
 def ok_rows(frame: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Return the rows of runs that succeeded and have a `value`."""
-    return frame[frame["ok"] & frame[value].notna()]
+    """Return the rows of runs that succeeded, are no warm-up, and have a `value`."""
+    rows = stats.arm_rows(frame)
+    return rows[rows[value].notna()]
 
 
 def require_rows(frame: pd.DataFrame, what: str) -> None:
