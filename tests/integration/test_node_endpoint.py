@@ -208,6 +208,40 @@ def test_a_service_account_comes_in_with_its_token(
     assert f"user=system:serviceaccount:default:{name}" in text
 
 
+# ---- what the node itself may ----
+
+
+def test_the_node_is_confined_to_itself_and_needs_no_more(
+    lab: NodeLab, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """What the node authorizer and NodeRestriction refuse, the agent does not ask for."""
+    mine = endpoint.node_certificate(tmp_path)
+
+    def ask(method: str, path: str, body: Any = None) -> int:
+        connection = http.client.HTTPSConnection(
+            lab.cluster.server.removeprefix("https://"), context=endpoint.context(mine), timeout=20
+        )
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        try:
+            connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": kind})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    name = lab.node.name
+    assert ask("GET", f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}") == 200
+    assert ask("GET", "/api/v1/pods") == 403
+    assert ask("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dother") == 403
+    assert ask("GET", f"/api/v1/nodes/{name}") == 200
+    assert ask("GET", "/api/v1/namespaces/default/secrets") == 403
+    label = {"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}}
+    assert ask("PATCH", f"/api/v1/nodes/{name}", label) == 403
+    taints: dict[str, Any] = {"spec": {"taints": []}}
+    assert ask("PATCH", f"/api/v1/nodes/{name}", taints) == 403
+    refused = [line for line in lab.node.log.read_text().splitlines() if "orbidden" in line]
+    assert [line for line in refused if "msg=forbidden" not in line] == []  # those are its own refusals
+
+
 # ---- what it shows ----
 
 
@@ -275,10 +309,13 @@ def test_what_runs_and_what_it_uses(lab: NodeLab, console: str, unique: Callable
     lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
 
 
-def test_memory_that_a_module_takes_is_seen(lab: NodeLab, unique: Callable[[str], str]) -> None:
-    name = unique("fat")
+@pytest.mark.parametrize("limits", [{}, {"memory": "160Mi"}])
+def test_memory_that_a_module_takes_is_seen(
+    lab: NodeLab, limits: dict[str, str], unique: Callable[[str], str]
+) -> None:
+    name = unique("fat")  # with a limit it has a control group of its own, where that can be had
     image = push(lab.cluster, "probe")
-    lab.apply(name, image, container={"args": ["eat:48", "sleep:600"]})
+    lab.apply(name, image, container={"args": ["eat:48", "sleep:600"], "resources": {"limits": limits}})
     where = {"container": name, "pod": name, "namespace": "default"}
 
     def working_set() -> float:
@@ -289,6 +326,9 @@ def test_memory_that_a_module_takes_is_seen(lab: NodeLab, unique: Callable[[str]
 
     until("the working set has grown", lambda: working_set() > 48 << 20)
     assert working_set() < 300 << 20
+    pods = json.loads(raw(lab, "/stats/summary"))["pods"]
+    memory = next(p for p in pods if p["podRef"]["name"] == name)["containers"][0]["memory"]
+    assert ("availableBytes" in memory) == bool(limits)
     lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
 
 

@@ -119,6 +119,22 @@ def test_the_machine_is_measured() -> None:
     assert machine.cpu_ns > 0
 
 
+def test_a_control_group_knows_better_what_it_counts(tmp_path: Path) -> None:
+    used = usage.Usage(cpu_ns=7, working_set_bytes=8, rss_bytes=9, processes=2)
+    assert usage.in_groups(used, [str(tmp_path / "absent")]) == used
+    one, two = tmp_path / "memory", tmp_path / "v2"
+    one.mkdir()
+    (one / "memory.usage_in_bytes").write_text("1000\n")
+    (one / "memory.stat").write_text("cache 1\ninactive_file 1\ntotal_inactive_file 300\ntotal_rss 600\n")
+    # Version 1 without its accounting: the processes' CPU time stays.
+    assert usage.in_groups(used, [str(one)]) == usage.Usage(7, 700, 600, processes=2)
+    two.mkdir()
+    (two / "memory.current").write_text("1000\n")
+    (two / "memory.stat").write_text("anon 500\ninactive_file 100\n")
+    (two / "cpu.stat").write_text("usage_usec 5\nuser_usec 3\n")
+    assert usage.in_groups(used, [str(two)]) == usage.Usage(5000, 900, 500, processes=2)
+
+
 def test_links_are_not_followed_when_a_directory_is_measured(tmp_path: Path) -> None:
     (tmp_path / "d" / "e").mkdir(parents=True)
     (tmp_path / "big").write_bytes(b"x" * 1_000_000)

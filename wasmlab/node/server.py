@@ -13,7 +13,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
 
@@ -25,6 +25,7 @@ from wasmlab.node.kubeapi import Json
 from wasmlab.node.logserver import LogServer
 from wasmlab.node.manager import PodManager
 from wasmlab.node.metrics import Requests
+from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
 from wasmlab.node.statserver import StatServer
 from wasmlab.node.streaming import StreamServer
@@ -93,7 +94,12 @@ class Endpoint:
         """
         config, runtime = services.config, services.runtime
         requests = Requests()
-        stats = StatServer(config, manager, runtime, requests, more=certificates.families)
+
+        def groups(run_id: RunId) -> Sequence[str]:
+            group = services.groups.of(run_id)
+            return group.directories if group is not None else ()
+
+        stats = StatServer(config, manager, runtime, requests, more=certificates.families, groups=groups)
         checks: dict[str, Callable[[], str | None]] = {
             "syncloop": lambda: None if synced.is_set() else "the pods have not been listed yet",
             "sandbox": lambda: None if runtime.zygotes else "no engine's zygote is there",

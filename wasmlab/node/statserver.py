@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +75,8 @@ class StatServer:
         What the endpoint was asked.
     more : callable
         Gives further families for ``/metrics``.
-    measure : callable
-        Measures a run that has a control group of its own; None if it has none.
+    groups : callable
+        Gives the directories of a run's control group, whether they exist or not.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class StatServer:
         requests: Requests,
         *,
         more: Callable[[], list[Family]] = list,
-        measure: Callable[[RunId], Usage | None] = lambda _: None,
+        groups: Callable[[RunId], Iterable[str]] = lambda _: (),
     ) -> None:
         self._config = config
         self._manager = manager
         self._runtime = runtime
         self._requests = requests
         self._more = more
-        self._measure_group = measure
+        self._groups = groups
         self._started_at = time.time()
         self._before: dict[Key, tuple[float, int]] = {}
         self._measuring = asyncio.Lock()
@@ -174,9 +174,8 @@ class StatServer:
         for pod in plan:
             containers = []
             for one in pod.containers:
-                used = self._measure_group(one.run_id)
-                if used is None:
-                    used = usage.of_workers(one.pids) + Usage(cpu_ns=one.spent_ns)
+                used = usage.of_workers(one.pids) + Usage(cpu_ns=one.spent_ns)
+                used = usage.in_groups(used, self._groups(one.run_id))
                 figures = self._as_figures(one.key, used, one.started_at, seen, one.limit_bytes)
                 containers.append(ContainerFigures(one.run_id.container, figures, _log_bytes(one.log)))
             disk_bytes = usage.disk_bytes(pod.directory)
