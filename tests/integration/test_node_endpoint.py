@@ -24,7 +24,7 @@ PODS = "/pods"
 @pytest.fixture(scope="module")
 def lab(cluster: Any) -> Iterator[NodeLab]:
     # The API server's proxy does not go to loopback addresses; without any other the tests go there themselves.
-    node = cluster.add_node("door", args=("--address", "auto"))
+    node = cluster.add_node("door", args=("--address", "auto", "--backoff-base-s", "1.0"))
     yield NodeLab(cluster, node)
     retire(cluster, node)
 
@@ -349,3 +349,75 @@ def test_configz_tells_no_secrets(lab: NodeLab) -> None:
     assert config["readOnlyPort"] == 0
     assert config["authentication"]["anonymous"] == {"enabled": False}
     assert "PRIVATE" not in json.dumps(config)
+
+
+# ---- logs ----
+
+
+def test_log_options_as_the_kubelet_has_them(
+    lab: NodeLab, endpoint: Endpoint, console: str, unique: Callable[[str], str]
+) -> None:
+    name = unique("logs")
+    args = ["out:one", "err:two", "out:three", "sleep:0.05", "out:four", "out:five"]
+    lab.run(name, console, container={"args": args})
+
+    def logs(query: str) -> tuple[int, str]:
+        return endpoint.ask(f"/containerLogs/default/{name}/{name}?{query}", certificate=endpoint.api_server)
+
+    def lines(query: str) -> list[str]:
+        status, text = logs(query)
+        assert status == 200, text
+        return text.splitlines()
+
+    everything = ["one", "two", "three", "four", "five"]
+    assert lines("") == everything
+    assert lines("follow=true") == everything  # of a container that has ended: to its end
+    assert lines("tailLines=2") == ["four", "five"]
+    assert lines("tail=2") == ["four", "five"]
+    assert lines("tailLines=0") == []
+    assert lines("tail=all") == everything
+    assert lines("stream=Stderr") == ["two"]
+    assert lines("stream=Stdout&limitBytes=6") == ["one", "th"]
+    stamped = lines("timestamps=true")
+    assert [line.split(" ", 1)[1] for line in stamped] == everything
+    moments = [line.split(" ", 1)[0] for line in stamped]
+    assert moments == sorted(moments)
+    # Lines from that very moment on; sent with its nine decimals, as kubectl does.
+    assert lines(f"sinceTime={moments[3]}") == ["four", "five"]
+    assert lines(f"sinceTime={moments[3]}&tailLines=1&timestamps=true") == [stamped[4]]
+    assert lines("sinceTime=2001-01-01T00:00:00Z") == everything
+    assert lines("sinceSeconds=3600") == everything
+
+    for wrong in (
+        "tailLines=-1",
+        "tailLines=x",
+        "limitBytes=0",
+        "sinceSeconds=0",
+        "sinceTime=yesterday",
+        "sinceSeconds=1&sinceTime=2001-01-01T00:00:00Z",
+        "stream=Both",
+        "stream=Stdout&tailLines=1",
+    ):
+        assert logs(wrong)[0] == 422, wrong
+    assert logs("previous=true") == (
+        400,
+        f'previous terminated container "{name}" in pod "{name}" not found',
+    )
+    other = endpoint.ask(f"/containerLogs/default/{name}/other", certificate=endpoint.api_server)
+    assert other == (404, f'container "other" not found in pod "{name}"\n')
+
+
+def test_logs_of_the_attempt_before(
+    lab: NodeLab, endpoint: Endpoint, console: str, unique: Callable[[str], str]
+) -> None:
+    name = unique("again")
+    lab.apply(
+        name,
+        console,
+        spec={"restartPolicy": "OnFailure"},
+        container={"args": ["env:ATTEMPT", "sleep:0.2", "fail:1"]},
+    )
+    until("it was restarted", lambda: lab.container(name).get("restartCount", 0) >= 1, 40)
+    path = f"/containerLogs/default/{name}/{name}?previous=true"
+    assert endpoint.ask(path, certificate=endpoint.api_server) == (200, "(none)\n")
+    lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
