@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 20260101
+FEWEST = 6
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,22 @@ def summary_table(results: Results) -> pd.DataFrame:
     )
 
 
+def _rank(*order: str) -> Callable[[str], int]:
+    places = {name: place for place, name in enumerate(order)}
+    return lambda name: places.get(name, len(places))
+
+
 # Rows were measured in random order; they are read in this one.
-_RANKS: dict[str, Callable[[str], Any]] = {
-    "path": {"node": 0, "containerd": 1, "local": 2, "control": 3}.get,
-    "mode": {"cold": 0, "cached": 1, "warm": 2, "exec": 3}.get,
-    "engine": {"wasmtime": 0, "wasmer": 1, "runc": 2, "native": 3}.get,
+_RANKS: dict[str, Callable[[str], int]] = {
+    "path": _rank("node", "containerd", "local", "control"),
+    "mode": _rank("cold", "cached", "warm", "exec"),
+    "engine": _rank("wasmtime", "wasmer", "runc", "native"),
 }
+
+
+def _place(one: ratios.Ratio) -> tuple[Any, ...]:
+    path, engine, mode, workload = one.above
+    return _RANKS["path"](path), _by_size(workload), _RANKS["mode"](mode), _RANKS["engine"](engine), engine
 
 
 def _by_size(workload: str) -> int:
@@ -60,7 +70,7 @@ def headline_table(results: Results) -> Table:
             (
                 one["name"],
                 f"{one['median']:.{digits}f} {one['unit']}",
-                "" if single else f"{one['low']:.{digits}f} to {one['high']:.{digits}f}",
+                "" if single else _span(one["low"], one["high"], one["n"], digits),
                 "" if one["p95"] is None else f"{one['p95']:.{digits}f}",
                 str(one["n"]),
                 _aim(one),
@@ -78,7 +88,7 @@ def arm_table(results: Results) -> Table:
             digits = _digits(row["median"])
             values = (
                 f"{row['median']:.{digits}f}",
-                f"{row['low']:.{digits}f} to {row['high']:.{digits}f}",
+                _span(row["low"], row["high"], row["n"], digits),
                 f"{row['p95']:.{digits}f}",
                 "" if row["first_byte"] != row["first_byte"] else f"{row['first_byte']:.{digits}f}",
             )
@@ -96,12 +106,15 @@ def ratio_table(results: Results) -> Table:
             f"{one.above.engine} / {one.below.engine}, {one.above.path} {one.above.mode} {one.above.workload}",
             one.interval,
         )
-        for one in ratios.between_engines(frame)
+        for one in sorted(ratios.between_engines(frame), key=_place)
     ]
-    for one in ratios.against_controls(frame):
+    for one in sorted(ratios.against_controls(frame), key=_place):
         control = "runc" if one.below.path == "containerd" else "native /bin/true"
         rows.append((f"{' '.join(one.above)} / {control}", one.interval))
-    texts = [(name, f"{interval:.2f}", str(interval.n)) for name, interval in rows]
+    texts = [
+        (name, f"{interval:.2f}" + ("" if interval.n >= stats.FEWEST else " (range)"), str(interval.n))
+        for name, interval in rows
+    ]
     return ("ratio of medians", "value [95 % interval]", "n"), texts
 
 
@@ -141,6 +154,11 @@ def conditions_table(results: Results) -> Table:
         said.append(noise.summary([entry]))
         rows.append(("meanwhile", "; ".join(filter(None, said))))
     return ("environment", ""), rows
+
+
+def _span(low: float, high: float, n: int, digits: int) -> str:
+    text = f"{low:.{digits}f} to {high:.{digits}f}"
+    return text if n >= stats.FEWEST else f"{text} (range)"
 
 
 def _digits(value: float) -> int:
