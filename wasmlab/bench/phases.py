@@ -62,30 +62,78 @@ class Phase(NamedTuple):
         The process that it belongs to.
     label : str
         What happens in it, said for a reader of a waterfall.
+    meaning : str
+        What exactly it is; empty where the label says all.
     """
 
     name: str
     place: str
     label: str
+    meaning: str = ""
 
 
 # In the order in which they follow each other when everything is done once.
 ENGINE = (
-    Phase("process", "zygote", "start the engine's process"),
-    Phase("import", "zygote", "import the binding"),
-    Phase("bind", "zygote", "make the engine through it"),
-    Phase("child", "compiler", "start a process that compiles"),
-    Phase("read", "compiler", "read the module"),
-    Phase("validate", "compiler", "validate it"),
-    Phase("compile", "compiler", "compile it"),
-    Phase("serialize", "compiler", "serialize the code"),
-    Phase("keep", "compiler", "keep it in the cache"),
-    Phase("spawn", "worker", "hand over to a worker"),
-    Phase("load", "worker", "load compiled code"),
-    Phase("confine", "worker", "give up files and privileges"),
-    Phase("instantiate", "worker", "instantiate"),
-    Phase("run", "worker", "run"),
-    Phase("teardown", "worker", "tear down"),
+    Phase(
+        "process",
+        "zygote",
+        "start the engine's process",
+        "start the engine's process: an interpreter, our code, a worker forked from it",
+    ),
+    Phase(
+        "import",
+        "zygote",
+        "import the binding",
+        "import the engine's Python binding, which maps the engine's library",
+    ),
+    Phase(
+        "bind",
+        "zygote",
+        "make the engine through it",
+        "make the engine, and its WASI where workers can share it, through the binding",
+    ),
+    Phase(
+        "child",
+        "compiler",
+        "start a process that compiles",
+        "start the process that compiles, with an import and a bind of its own",
+    ),
+    Phase("read", "compiler", "read the module", "read the module from disk"),
+    Phase("validate", "compiler", "validate it", "check the module, and nothing else"),
+    Phase(
+        "compile",
+        "compiler",
+        "compile it",
+        "make native code of it; engines check the module in this step once more",
+    ),
+    Phase("serialize", "compiler", "serialize the code", "turn the native code into what the cache keeps"),
+    Phase(
+        "keep",
+        "compiler",
+        "keep it in the cache",
+        "write it to the disk, and be sure of it; the compiling process ends",
+    ),
+    Phase(
+        "spawn",
+        "worker",
+        "hand over to a worker",
+        "hand the request to a worker: send it, receive it, decode it",
+    ),
+    Phase("load", "worker", "load compiled code", "get native code out of the cache into the worker"),
+    Phase(
+        "confine",
+        "worker",
+        "give up files and privileges",
+        "give up the host's files and privileges (only in containers)",
+    ),
+    Phase("instantiate", "worker", "instantiate", "make the instance: its memory, its tables, its imports"),
+    Phase("run", "worker", "run", "from the guest's first instruction to its end"),
+    Phase(
+        "teardown",
+        "worker",
+        "tear down",
+        "from the guest's end until its process, and so its memory, is gone",
+    ),
 )
 POD = (
     Phase("api_write", "client", "API server stores the Pod"),

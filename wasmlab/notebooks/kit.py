@@ -78,6 +78,25 @@ def show(figure: Figure, name: str, alt: str, *, recorded: str = "") -> None:
     display(Image(filename=str(path), width=round(figure.get_figwidth() * 100), alt=alt))
 
 
+def draw(figure: Figure, alt: str) -> Any:
+    """Show a figure that explains and shows no results; it is not kept with the plots.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        From `wasmlab.plots`.
+    alt : str
+        What it shows, for readers who do not see it.
+    """
+    import io
+
+    from IPython.display import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None, "Description": alt})
+    return Image(data=buffer.getvalue(), width=round(figure.get_figwidth() * 100), alt=alt)
+
+
 def _recorded(figure: Figure) -> str:
     """Return the line of a figure that says that it is recorded; empty if none does."""
     from matplotlib.text import Text
