@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,24 @@ def register(app: typer.Typer) -> None:
     app.add_typer(bench, name="bench")
     scale_command.register(bench)
 
+    @bench.callback(invoke_without_command=True)
+    def carry_out(
+        context: typer.Context,
+        plan: Path | None = typer.Option(
+            None, "--plan", help="Carry out the plan of a YAML file; `bench plan` prints one."
+        ),
+        out: Path = _OUT,
+    ) -> None:
+        if context.invoked_subcommand is not None:
+            if plan is not None:
+                raise typer.BadParameter("a plan names all that is measured; leave out the command")
+            return
+        if plan is None:
+            raise typer.BadParameter("give --plan FILE or a command; `wasmlab bench --help` lists them")
+        from wasmlab.bench import planned
+
+        _finish(planned.measure(planned.read(plan)), out, plan.stem)
+
     @bench.command()
     def local(
         workload: list[str] = _WORKLOAD,
@@ -46,15 +63,9 @@ def register(app: typer.Typer) -> None:
         out: Path = _OUT,
     ) -> None:
         """Measure modules in the sandbox, without a cluster."""
-        from wasmlab.bench import environment, runner
-        from wasmlab.bench.control import ControlExecutor
-        from wasmlab.bench.local import LocalExecutor
+        from wasmlab.bench import planned
 
-        arms = _arms("local", engine, mode, workload, controls)
-        facts = environment.fingerprint()
-        busy = environment.busy_share()
-        with runner.stack_of({"local": LocalExecutor(), "control": ControlExecutor()}) as executors:
-            results = runner.carry_out(_plan(arms, repeats, seed), executors, facts, busy_before=busy)
+        results = planned.measure(_plan(_arms("local", engine, mode, workload, controls), repeats, seed))
         _finish(results, out, "local")
 
     @bench.command()
@@ -71,30 +82,10 @@ def register(app: typer.Typer) -> None:
         out: Path = _OUT,
     ) -> None:
         """Measure modules as Pods, from the API write to the observed Succeeded."""
-        from wasmlab.bench import environment, runner
-        from wasmlab.bench.control import ControlExecutor
-        from wasmlab.bench.pods import PodExecutor
-        from wasmlab.cluster import Cluster
-        from wasmlab.console import step
+        from wasmlab.bench import planned
 
-        arms = _arms("node", engine, mode, workload, controls)
-        busy = environment.busy_share()
-        if dir is not None:
-            cluster = Cluster.attach(dir)
-        else:
-            with step("Start a control plane and a node"):
-                cluster = Cluster.embedded()
-        try:
-            handle = next(iter(cluster.nodes.values()), None)
-            facts = environment.fingerprint(
-                kubernetes=(cluster.status().get("versions") or {}).get("kubernetes")
-            )
-            pods = PodExecutor(cluster, handle.dir if handle else None)
-            with runner.stack_of({"node": pods, "control": ControlExecutor()}) as executors:
-                results = runner.carry_out(_plan(arms, repeats, seed), executors, facts, busy_before=busy)
-        finally:
-            if dir is None:
-                cluster.stop()
+        plan = _plan(_arms("node", engine, mode, workload, controls), repeats, seed)
+        results = planned.measure(plan, lab=dir)
         _finish(results, out, "node")
 
     @bench.command("containerd")
@@ -107,26 +98,12 @@ def register(app: typer.Typer) -> None:
         out: Path = _OUT,
     ) -> None:
         """Measure modules as Pods of the ordinary kubelet, through containerd and our shim, beside runc. As root."""
-        from wasmlab.bench import environment, runner
-        from wasmlab.bench.containerd_pods import ContainerdPodExecutor
-        from wasmlab.bench.control import ControlExecutor
+        from wasmlab.bench import planned
         from wasmlab.bench.plan import CONTROLS
         from wasmlab.bench.record_paths import containers
-        from wasmlab.cluster import Cluster
-        from wasmlab.console import step
-        from wasmlab.containerd import ContainerdNode
 
         arms = containers(tuple(engine), ("cold", "cached"), tuple(workload))
-        with contextlib.ExitStack() as stack:
-            with step("Start a control plane and a container node"):
-                cluster = stack.enter_context(Cluster.embedded(node=False))
-                node = stack.enter_context(ContainerdNode(cluster, containerd=containerd))
-            facts = environment.fingerprint(
-                kubernetes=(cluster.status().get("versions") or {}).get("kubernetes")
-            )
-            paths = {"containerd": ContainerdPodExecutor(cluster, node), "control": ControlExecutor()}
-            with runner.stack_of(paths) as executors:
-                results = runner.carry_out(_plan((*arms, *CONTROLS), repeats, seed), executors, facts)
+        results = planned.measure(_plan((*arms, *CONTROLS), repeats, seed), containerd=containerd)
         _finish(results, out, "containerd")
 
     @bench.command()
@@ -176,6 +153,13 @@ def register(app: typer.Typer) -> None:
 
         for path in report.write(directory):
             typer.echo(path)
+
+    @bench.command("plan")
+    def plan_() -> None:
+        """Print a plan to start from: redirect it to a file, edit it, give it to --plan."""
+        from wasmlab.bench import planfile
+
+        typer.echo(planfile.EXAMPLE, nl=False)
 
     @bench.command()
     def workloads() -> None:

@@ -93,7 +93,7 @@ def summary(conditions: Sequence[Mapping[str, Any]]) -> str:
         ("mhz", "MHz", "{:.0f}"),
     ):
         values = (
-            frame["cpu_stalled_s"] / frame["seconds"]
+            (frame["cpu_stalled_s"] / frame["seconds"]).clip(upper=1)
             if name == "cpu_pressure_share"
             else frame[name].astype(float)
         ).dropna()

@@ -1,22 +1,7 @@
 """Plans as data: declared in a file, kept with the results, read back from them. Pure.
 
 A plan file is YAML (or JSON); `wasmlab bench --plan FILE` carries it out. The same keys go into the metadata of the
-results, from which the plan can be read back (`of`)::
-
-    factors:                     # every combination that can be run is an arm
-      path: [local, node]
-      engine: [wasmtime, wasmer]
-      mode: [cold, warm]
-      workload: [hello, sha256]
-    controls: true               # native processes and, for the path containerd, runc
-    blocks: 60                   # at most, if there is a rule for stopping
-    repetitions: 1               # runs of every arm in a block
-    seed: 1
-    every: {containerd: 2}       # a slow path is only in every second block
-    settings: {}                 # what is held constant; results with other settings are not pooled
-    warmup: settle               # the rule of wasmlab.bench.warmup, or a number of blocks
-    stopping: {precision: 0.05, max_seconds: 600}
-
+results, from which the plan can be read back (`of`). `EXAMPLE` shows all keys.
 In place of ``factors``, ``arms`` lists them one by one: ``[local, wasmtime, warm, hello]`` or
 ``local/wasmtime/warm/hello``.
 """
@@ -30,6 +15,22 @@ from wasmlab.bench.plan import CONTROLS, PATHS, Arm, Plan, cross, is_count
 from wasmlab.bench.stopping import Stopping
 from wasmlab.bench.warmup import SETTLE
 from wasmlab.errors import BenchmarkError
+
+EXAMPLE = """\
+factors:                     # every combination that can be run is an arm
+  path: [local]
+  engine: [wasmtime, wasmer]
+  mode: [cold, warm]
+  workload: [hello]
+controls: true               # native processes and, for the path containerd, runc
+blocks: 60                   # at most, if there is a rule for stopping
+repetitions: 1               # runs of every arm in a block
+seed: 1
+every: {containerd: 2}       # a slow path is only in every second block
+settings: {}                 # what is held constant; results with other settings are not pooled
+warmup: settle               # the rule of wasmlab.bench.warmup, or a number of blocks
+stopping: {precision: 0.05, max_seconds: 600}
+"""
 
 _KEYS = {
     "arms", "factors", "controls", "blocks", "repetitions", "seed", "every", "settings", "warmup", "stopping",
@@ -52,9 +53,7 @@ def from_dict(data: Mapping[str, Any], workload: Callable[[str], Any] | None = N
         If a key or a value is not understood: nothing is guessed.
     """
     if not isinstance(data, Mapping):
-        raise BenchmarkError(
-            "a plan is a mapping of keys", remedy="see wasmlab.bench.planfile for an example"
-        )
+        raise BenchmarkError("a plan is a mapping of keys", remedy="`wasmlab bench plan` prints an example")
     unknown = set(data) - _KEYS
     if unknown:
         raise BenchmarkError(
@@ -75,7 +74,7 @@ def from_dict(data: Mapping[str, Any], workload: Callable[[str], Any] | None = N
         )
     except (TypeError, ValueError) as error:
         raise BenchmarkError(
-            f"the plan is not understood: {error}", remedy="see wasmlab.bench.planfile for an example"
+            f"the plan is not understood: {error}", remedy="`wasmlab bench plan` prints an example"
         ) from None
 
 
@@ -143,7 +142,7 @@ def _combinations(data: Mapping[str, Any], workload: Callable[[str], Any] | None
     if not isinstance(factors, Mapping) or set(factors) != set(Arm._fields) or workload is None:
         raise BenchmarkError(
             "a plan needs arms, or the factors path, engine, mode and workload",
-            remedy="see wasmlab.bench.planfile for an example",
+            remedy="`wasmlab bench plan` prints an example",
         )
     levels = {
         name: [values] if isinstance(values, str) else list(values or ()) for name, values in factors.items()
