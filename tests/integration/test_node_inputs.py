@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.node.lab import NodeLab, push, retire, terminated, until
+from tests.node.lab import HELLO, NodeLab, push, retire, terminated, until
+from tests.oci.fake_registry import FakeRegistry, TokenService
 from wasmlab.errors import ClusterError
+from wasmlab.oci import Client
 
 pytestmark = pytest.mark.integration
 
@@ -372,3 +374,53 @@ def test_a_pod_that_does_not_fit_is_rejected(lab: NodeLab, probe: str, unique: N
     assert (status["phase"], status["reason"]) == ("Failed", "OutOfcpu")
     assert "requested: 1000000" in status["message"]
     assert "capacity" in lab.event(name, "OutOfcpu")
+
+
+# ---- modules ----
+
+
+def test_one_pull_for_many_pods_with_the_accounts_secret(lab: NodeLab, unique: Name, tmp_path: Path) -> None:
+    name = unique("puller")
+    module = tmp_path / "own.wasm"  # hello with a custom section: a digest that the node cannot have yet
+    module.write_bytes(HELLO.read_bytes() + b"\0\5\4pull")
+    registry = FakeRegistry().start()
+    try:
+        image = f"{registry.host}/team/hello:v1"
+        Client().push(module, image)
+        service = TokenService(registry)
+        registry.before = service
+        login = {"username": service.user, "password": service.password}  # no `auth`: both forms are valid
+        lab.cluster.apply(
+            [
+                {
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "metadata": {"name": name},
+                    "type": "kubernetes.io/dockerconfigjson",
+                    "stringData": {".dockerconfigjson": json.dumps({"auths": {registry.host: login}})},
+                },
+                {
+                    "apiVersion": "v1",
+                    "kind": "ServiceAccount",
+                    "metadata": {"name": name},
+                    "imagePullSecrets": [{"name": name}],
+                },
+            ]
+        )
+        names = [f"{name}-{number}" for number in range(5)]
+        for one in names:
+            lab.apply(one, image, spec={"serviceAccountName": name})
+        for one in names:
+            assert lab.cluster.wait_pod(one)["status"]["phase"] == "Succeeded"
+        layer = next(digest for digest, data in registry.blobs.items() if len(data) > 100)
+        assert registry.count("GET", f"/blobs/{layer}") == 1
+        told = {one: until(f"{one} tells of its module", lambda one=one: pulled(lab, one)) for one in names}
+        assert sum("Successfully pulled image" in text for text in told.values()) == 1, told
+        assert any(f"Image size: {module.stat().st_size} bytes." in text for text in told.values())
+        assert sum("already present" in text for text in told.values()) == 4
+    finally:
+        registry.stop()
+
+
+def pulled(lab: NodeLab, name: str) -> str:
+    return next((message for reason, message in lab.events(name) if reason == "Pulled"), "")

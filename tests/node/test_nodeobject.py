@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 from wasmlab.node import machine, nodeobject
 from wasmlab.node.nodeobject import Disk, NodeFacts
 
@@ -52,19 +55,49 @@ def test_row_3_of_the_brief() -> None:
     assert conditions == {
         "Ready": ("True", "KubeletReady"),
         "OutOfDisk": ("False", "KubeletHasSufficientDisk"),
+        "MemoryPressure": ("False", "KubeletHasSufficientMemory"),
+        "DiskPressure": ("False", "KubeletHasNoDiskPressure"),
+        "PIDPressure": ("False", "KubeletHasSufficientPID"),
     }
     assert node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10250
 
 
 def test_a_full_disk_is_said_and_its_transition_dated() -> None:
-    before = nodeobject.conditions(ROOMY, NOW)
-    full = Disk(100 * 2**30, 1 * 2**30)
+    before = nodeobject.conditions(facts(), NOW)
+    full = facts(Disk(100 * 2**30, 1 * 2**30))
     after = {c["type"]: c for c in nodeobject.conditions(full, NOW + 10, before)}
     assert after["OutOfDisk"]["status"] == "True"
     assert "1024 MiB" in after["OutOfDisk"]["message"]
     assert after["OutOfDisk"]["lastTransitionTime"] == "2027-01-15T08:00:10Z"
     assert after["Ready"]["lastTransitionTime"] == "2027-01-15T08:00:00Z"
     assert after["Ready"]["lastHeartbeatTime"] == "2027-01-15T08:00:10Z"
+
+
+def test_pressure_and_a_problem_are_said_with_their_reason() -> None:
+    bad = dataclasses.replace(
+        facts(), pressure={"MemoryPressure": "memory.available is 1, below 2"}, problem="no zygote"
+    )
+    told = {c["type"]: c for c in nodeobject.conditions(bad, NOW)}
+    assert (told["Ready"]["status"], told["Ready"]["reason"]) == ("False", "KubeletNotReady")
+    assert told["Ready"]["message"] == "no zygote"
+    assert told["MemoryPressure"]["status"] == "True"
+    assert told["MemoryPressure"]["reason"] == "KubeletHasInsufficientMemory"
+    assert "below 2" in told["MemoryPressure"]["message"]
+    assert told["DiskPressure"]["status"] == "False"
+
+
+def test_a_stated_capacity_counts_instead_of_the_machines(tmp_path: Path) -> None:
+    stated = {"cpu": "4", "memory": "8Gi", "pods": "500"}
+    capacity, allocatable = machine.resources(tmp_path, 110, stated)
+    assert {name: capacity[name] for name in stated} == stated
+    assert (allocatable["cpu"], allocatable["pods"]) == ("4", "500")
+    assert allocatable["memory"] == f"{8 * 2**20 - 100 * 2**10}Ki"
+    assert capacity["ephemeral-storage"].endswith("Ki")
+
+
+def test_what_is_measured(tmp_path: Path) -> None:
+    for name, level in machine.signals(tmp_path).items():
+        assert 0 < level.available <= level.capacity, name
 
 
 def test_disk_lines() -> None:

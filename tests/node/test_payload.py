@@ -107,8 +107,8 @@ def test_a_projected_volume_joins_them() -> None:
 
 
 def test_a_token_is_renewed_at_80_percent_or_daily() -> None:
-    assert payload.renew_at(1000.0, 1600.0) == 1480.0
-    assert payload.renew_at(0.0, 1e6) == 86400.0
+    assert payload.renew_after(600.0) == 480.0
+    assert payload.renew_after(1e6) == 86400.0
 
 
 # ---- the writer ----

@@ -11,15 +11,16 @@ import contextlib
 import signal
 import ssl
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.errors import PrerequisiteError, WasmlabError
-from wasmlab.node import bootstrap, log, machine, registration
+from wasmlab.node import bootstrap, log, machine, pressure, registration
 from wasmlab.node.certificates import Certificates
 from wasmlab.node.cgroups import ContainerGroups
 from wasmlab.node.config import NodeConfig
 from wasmlab.node.events import NORMAL, Recorder
+from wasmlab.node.imagegc import ImageGc
 from wasmlab.node.images import Images
 from wasmlab.node.kubeapi import KubeApi
 from wasmlab.node.manager import PodManager
@@ -43,6 +44,7 @@ _STATUS_WRITES = 12
 _MAX_HOLD_S = 1.0
 _COUNT_EVERY_S = 0.02
 _LOADED = 16
+_PROBE_S = 10.0
 
 
 class NodeAgent:
@@ -127,7 +129,7 @@ class NodeAgent:
             warming.cancel()
             with contextlib.suppress(asyncio.CancelledError, WasmlabError):
                 await warming
-            await runtime.aclose(kill=config.drain)
+            await runtime.aclose(kill=config.drain or config.shutdown_grace_s > 0)
             groups.close()
             if api is not None:
                 await api.aclose()
@@ -140,8 +142,9 @@ class NodeAgent:
 
         config = self.config
         client = AsyncClient(plain_http=config.plain_http or None, ca_file=config.registry_ca)
+        store = ModuleStore(config.dir / "modules")
         images = Images(
-            ModuleStore(config.dir / "modules"),
+            store,
             client,
             api,
             parallel=config.parallel_pulls,
@@ -169,7 +172,27 @@ class NodeAgent:
         certificates = Certificates(config, api, context)
         listener = bind(config.address, config.port, config.dir / "port")
         port = listener.getsockname()[1]
-        node = registration.Registration(config, api, registration.facts(config, port, runtime.names))
+        collector = ImageGc(
+            store,
+            manager.images_in_use,
+            lambda: machine.disk(config.dir),
+            recorder,
+            config.image_gc,
+            period_s=config.intervals.image_gc_s,
+        )
+
+        def pressed(conditions: Mapping[str, str]) -> None:
+            services.account.pressure = tuple(conditions)
+            if pressure.DISK in conditions:
+                collector.press()
+
+        node = registration.Registration(
+            config,
+            api,
+            registration.facts(config, port, runtime.names),
+            probe=lambda: _sandbox_problem(runtime, config.engine),
+            pressed=pressed,
+        )
         pods = Reflector(
             api, "/api/v1/pods", f"spec.nodeName={config.node_name}", manager.on_list, manager.on_event
         )
@@ -188,6 +211,7 @@ class NodeAgent:
                     pods.run(),
                     links.reflector.run(),
                     services.volumes.run(),
+                    collector.run(),
                     *(renewal.run() for renewal in certificates.renewals),
                     keep_rotating(
                         manager.live_logs,
@@ -205,7 +229,18 @@ class NodeAgent:
             for task in done:
                 task.result()
         finally:
+            if config.shutdown_grace_s > 0 and self.stopping.is_set():
+                await self._shut_down(node, manager, services)
             await self._close(background, manager, endpoint, recorder, client, spans, services.volumes)
+
+    async def _shut_down(
+        self, node: registration.Registration, manager: PodManager, services: Services
+    ) -> None:
+        """The node ends with its pods (``--shutdown-grace-period``)."""
+        log.info("the node is shutting down", grace_s=self.config.shutdown_grace_s)
+        services.account.shutting_down = True
+        await node.leave("node is shutting down")
+        await manager.shut_down(self.config.shutdown_grace_s, self.config.shutdown_grace_critical_s)
 
     async def _close(
         self,
@@ -243,6 +278,18 @@ class NodeAgent:
         if self._manager is not None and now > self._counted_at + _COUNT_EVERY_S:
             self._counted_at, self._busy = now, self._manager.busy
         return self._busy
+
+
+async def _sandbox_problem(runtime: Runtime, engine: str) -> str:
+    """Why modules cannot be run now; empty if they can."""
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            await (await runtime.sandbox(engine)).stats()
+    except TimeoutError:
+        return f"the sandbox of engine {engine} did not answer within {_PROBE_S:g} s"
+    except (WasmlabError, OSError) as error:
+        return f"the sandbox of engine {engine} does not work: {getattr(error, 'message', None) or error}"
+    return ""
 
 
 def _own_credentials() -> Credentials | None:

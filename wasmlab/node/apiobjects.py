@@ -22,7 +22,7 @@ _FORBIDDEN_TRIES = 6
 
 @dataclass(frozen=True)
 class Token:
-    """A service account token and when to ask for the next."""
+    """A service account token and when to ask for the next (CLOCK_MONOTONIC, seconds)."""
 
     value: str
     renew_at: float
@@ -93,11 +93,11 @@ class ApiObjects:
             "audiences": [request.audience] if request.audience else [],
         }
         path = f"/api/v1/namespaces/{meta['namespace']}/serviceaccounts/{account}/token"
-        issued = time.time()
+        asked, asked_at = time.time(), time.monotonic()
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         status = (await self._patiently("POST", path, body))["status"]
-        expires = parse_time(status["expirationTimestamp"])
-        return Token(status["token"], payload.renew_at(issued, expires))
+        life_s = parse_time(status["expirationTimestamp"]) - asked
+        return Token(status["token"], asked_at + payload.renew_after(life_s))
 
     async def _patiently(self, method: str, path: str, body: Json | None = None) -> Json:
         for attempt in range(_FORBIDDEN_TRIES):

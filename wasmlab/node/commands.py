@@ -10,6 +10,9 @@ from typing import Annotated
 
 import typer
 
+from wasmlab.node import pressure
+from wasmlab.node.imagepolicy import GcPolicy
+
 node_app = typer.Typer(
     no_args_is_help=True, help="Run a WASM node: a kubelet whose containers are WASM modules."
 )
@@ -88,6 +91,26 @@ def run(
     rotation_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
     volume_sync_s: Annotated[float, typer.Option(hidden=True)] = 60.0,
     volume_watch_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
+    eviction_hard: Annotated[
+        str, typer.Option(help="Below which amounts the node says that it is under pressure.")
+    ] = pressure.DEFAULT,
+    image_gc_high_threshold: Annotated[
+        int, typer.Option(help="Percent of the disk from which on unused modules are removed.")
+    ] = GcPolicy.high_percent,
+    image_gc_low_threshold: Annotated[
+        int, typer.Option(help="Percent of the disk until which they are.")
+    ] = GcPolicy.low_percent,
+    minimum_image_age_s: Annotated[
+        float, typer.Option(help="A module that was used so recently is not removed.")
+    ] = GcPolicy.min_age_s,
+    shutdown_grace_period: Annotated[
+        float, typer.Option(help="End the pods with the agent, within so many seconds; 0: they run on.")
+    ] = 0.0,
+    shutdown_grace_period_critical_pods: Annotated[
+        float, typer.Option(help="How many of those seconds are kept for critical pods.")
+    ] = 0.0,
+    image_gc_s: Annotated[float, typer.Option(hidden=True)] = 300.0,
+    pressure_hold_s: Annotated[float, typer.Option(hidden=True)] = 300.0,
     rotate_at: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Join a cluster as a WASM node and run its pods, until SIGTERM.
@@ -115,6 +138,10 @@ def run(
         registry_ca=registry_ca,
         labels=labels,
         max_pods=max_pods,
+        eviction_hard=eviction_hard,
+        image_gc=GcPolicy(image_gc_high_threshold, image_gc_low_threshold, minimum_image_age_s),
+        shutdown_grace_s=shutdown_grace_period,
+        shutdown_grace_critical_s=shutdown_grace_period_critical_pods,
         capacity=dict(_pair(one, "--capacity") for one in capacity.split(",") if one),
         workers=workers,
         pod_cidr=pod_cidr or None,
@@ -129,6 +156,8 @@ def run(
             rotation_s=rotation_s,
             volume_sync_s=volume_sync_s,
             volume_watch_s=volume_watch_s,
+            image_gc_s=image_gc_s,
+            pressure_hold_s=pressure_hold_s,
             rotate_at=Intervals.rotate_at if rotate_at is None else (rotate_at, rotate_at),
         ),
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wasmlab.errors import PrerequisiteError
-from wasmlab.node import quantity
+from wasmlab.node import pressure, quantity
+from wasmlab.node.imagepolicy import GcPolicy
 
 _DNS_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
 _CAPACITIES = ("cpu", "memory", "pods", "ephemeral-storage")
@@ -68,6 +69,13 @@ class NodeConfig:
         Capacity in pods.
     capacity : mapping
         What the node says it has (cpu, memory, pods, ephemeral-storage), instead of what is found.
+    eviction_hard : str
+        Below which amounts the node says that it is under pressure, as the kubelet's ``--eviction-hard``.
+    image_gc : GcPolicy
+        When modules that no pod uses are removed.
+    shutdown_grace_s, shutdown_grace_critical_s : float
+        When the agent is ended by SIGTERM: how long all pods have to end, and how much of that is kept for the
+        critical ones. 0: they run on, for the next agent.
     workers : int
         Pre-forked idle workers per engine.
     drain : bool
@@ -93,6 +101,10 @@ class NodeConfig:
     registry_ca: Path | None = None
     max_pods: int = 110
     capacity: Mapping[str, str] = field(default_factory=dict)
+    eviction_hard: str = pressure.DEFAULT
+    image_gc: GcPolicy = field(default_factory=GcPolicy)
+    shutdown_grace_s: float = 0.0
+    shutdown_grace_critical_s: float = 0.0
     workers: int = 4
     drain: bool = False
     pod_cidr: str | None = "10.244.0.0/24"
@@ -129,6 +141,17 @@ class NodeConfig:
             raise PrerequisiteError(
                 f"{self.address!r} is not an IP address", remedy="--address takes the node's IP, not a name"
             ) from None
+        try:
+            pressure.parse(self.eviction_hard)
+        except ValueError as error:
+            raise PrerequisiteError(
+                f"--eviction-hard: {error}", remedy=f"as the kubelet's: {pressure.DEFAULT}"
+            ) from None
+        if not 0 <= self.shutdown_grace_critical_s <= self.shutdown_grace_s:
+            raise PrerequisiteError(
+                "the grace period of critical pods is a part of the whole one",
+                remedy="give --shutdown-grace-period at least as much as --shutdown-grace-period-critical-pods",
+            )
         for name, amount in self.capacity.items():
             try:
                 known = name in _CAPACITIES and quantity.exact(amount) > 0

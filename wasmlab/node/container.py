@@ -75,6 +75,10 @@ class Pod(Protocol):
         """Its termination grace period."""
 
     @property
+    def ending(self) -> Grace:
+        """The grace period within which its containers are being ended."""
+
+    @property
     def start_time(self) -> float:
         """When the pod began, unix seconds."""
 
@@ -168,7 +172,7 @@ class ContainerTask:
     async def end(self, grace: Grace, turns: Sequence[Turn] = ()) -> None:
         """End it: no more waiting if it waits, else as `Attempt.end` does. The pod is stopping, or it was dismissed."""
         if self._attempt is not None:
-            await self._attempt.end(grace, f"Stopping container {self.record.name}", turns)
+            await self._attempt.end(grace, self._farewell, turns)
         elif self._task is not None and self._interruptible:
             self._task.cancel()
 
@@ -201,6 +205,10 @@ class ContainerTask:
         self._services.recorder.pod(self._pod.pod, kind, reason, message, self.record.name, self.record.init)
 
     @property
+    def _farewell(self) -> str:
+        return f"Stopping container {self.record.name}"
+
+    @property
     def _leaving(self) -> bool:
         return self.dismissed or self._pod.leaving
 
@@ -213,6 +221,11 @@ class ContainerTask:
         """The processes of its module and of what runs beside it."""
         runs = (self._attempt.run, *self.instances) if self._attempt is not None else ()
         return tuple(run.pid for run in runs)
+
+    @property
+    def module_digest(self) -> str:
+        """Of its module; empty before it was pulled."""
+        return self._module.digest if self._module is not None else ""
 
     @property
     def live_log(self) -> tuple[Path, Callable[[], Awaitable[None]]] | None:
@@ -402,8 +415,8 @@ class ContainerTask:
             attempt.begin(fresh=fresh)
             self.told()
         try:
-            if self._stopping:  # stopped while the start was under way
-                await attempt.signal(signal.SIGTERM)
+            if self._stopping:  # ended while its start was under way
+                attempt.doom(self._pod.ending, self._farewell)
             outcome = await self._services.runtime.outcome(self.engine, run_id, run)
             end = outcomes.ended(outcome, str(run_id))
             # When the module began, by the sandbox; this agent was told a little later, under load after the end.

@@ -45,6 +45,41 @@ class PullFailed(Exception):
         self.hopeless = hopeless
 
 
+class Progress:
+    """Tells of a pull that takes long, now and then.
+
+    Parameters
+    ----------
+    tell : callable
+        Takes a message.
+    every_s : float
+        How far apart messages are, and how long a pull may take before the first one.
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(
+        self, image: str, tell: Callable[[str], None], every_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._image = image
+        self._tell = tell
+        self._every_s = every_s
+        self._clock = clock
+        self._began = self._told = clock()
+
+    def __call__(self, done_bytes: int, total_bytes: int) -> None:
+        """Take note of how far it has come."""
+        now = self._clock()
+        if now - self._told < self._every_s or done_bytes >= total_bytes:
+            return
+        self._told = now
+        rate = done_bytes / (now - self._began) / 1e6
+        self._tell(
+            f'Pulling image "{self._image}": {done_bytes * 100 // max(1, total_bytes)}%'
+            f" ({done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB, {rate:.1f} MB/s)"
+        )
+
+
 class Images:
     """The node's modules.
 
@@ -60,6 +95,8 @@ class Images:
         How many pulls at once.
     own : Credentials, optional
         The node's (``~/.docker/config.json``), asked after the pod's.
+    progress_s : float
+        How far apart the events of one long pull are.
     """
 
     def __init__(
@@ -70,7 +107,9 @@ class Images:
         *,
         parallel: int,
         own: Credentials | None = None,
+        progress_s: float = 10.0,
     ) -> None:
+        self._progress_s = progress_s
         self._own = own
         self._store = store
         self._client = client
@@ -126,7 +165,12 @@ class Images:
         began = time.monotonic()
         try:
             credentials = await self._credentials(pod)
-            module = await self._store.ensure(reference, policy, self._client, credentials=credentials)
+            progress = Progress(
+                image, lambda said: emit(events.NORMAL, "Pulling", said), self._progress_s, time.monotonic
+            )
+            module = await self._store.ensure(
+                reference, policy, self._client, credentials=credentials, progress=progress
+            )
         except UnsupportedArtifact as error:
             raise PullFailed(states.ERR_IMAGE_PULL, _text(error), hopeless=True) from error
         except NotFound as error:

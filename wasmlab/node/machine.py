@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wasmlab.node import quantity
 from wasmlab.node.nodeobject import Disk
+from wasmlab.node.pressure import Level
 
 _MEMORY_RESERVE_KI = 100 * 1024  # the kubelet's hard eviction line for memory.available
 
@@ -64,6 +65,54 @@ def disk(path: Path) -> Disk:
         total_inodes=stat.f_files or 1,
         free_inodes=stat.f_favail if stat.f_files else 1,
     )
+
+
+def signals(path: Path) -> dict[str, Level]:
+    """What the kubelet's eviction signals measure. One file system holds logs, volumes and modules here."""
+    space = disk(path)
+    memory = memory_ki() * 1024
+    files = Level(space.free_bytes, space.total_bytes)
+    inodes = Level(space.free_inodes, space.total_inodes)
+    return {
+        "memory.available": Level(memory_available(memory), memory),
+        "nodefs.available": files,
+        "imagefs.available": files,
+        "nodefs.inodesFree": inodes,
+        "imagefs.inodesFree": inodes,
+        "pid.available": _processes(),
+    }
+
+
+def memory_available(capacity_bytes: int) -> int:
+    """What is left: of the machine, and of this control group's limit if that is what `capacity_bytes` is."""
+    machine = 0
+    for line in _text("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            machine = int(line.split()[1]) * 1024
+    for usage, stats, cache in (
+        ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
+        (
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+            "/sys/fs/cgroup/memory/memory.stat",
+            "total_inactive_file",
+        ),
+    ):
+        used = _text(usage)
+        if used.isdigit():
+            found = dict(line.split(" ", 1) for line in _text(stats).splitlines() if " " in line)
+            return min(machine, max(0, capacity_bytes - int(used) + int(found.get(cache, 0))))
+    return machine
+
+
+def _processes() -> Level:
+    """Processes and threads that may still be made, of this machine's or this control group's most."""
+    most = int(_text("/proc/sys/kernel/pid_max") or 0)
+    now = int(_text("/proc/loadavg").split()[3].partition("/")[2] or 0)
+    for directory in ("/sys/fs/cgroup", "/sys/fs/cgroup/pids"):
+        limit, current = _text(f"{directory}/pids.max"), _text(f"{directory}/pids.current")
+        if limit.isdigit() and current.isdigit() and int(limit) < most:
+            return Level(max(0, int(limit) - int(current)), int(limit))
+    return Level(max(0, most - now), most)
 
 
 def resources(

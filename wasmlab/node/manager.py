@@ -6,10 +6,11 @@ Keyed by UID and not by name, because a pod may be deleted and made again under 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from wasmlab.node import filesystems, log, podspec
+from wasmlab.node import admission, filesystems, log, podspec
 from wasmlab.node.kubeapi import Json
 from wasmlab.node.records import Verdict
 from wasmlab.node.runtime import RunId
@@ -18,6 +19,9 @@ from wasmlab.node.worker import PodWorker
 
 # immediateEvictionGracePeriodSeconds of pkg/kubelet/eviction/eviction_manager.go
 _EVICTION_GRACE_S = 1.0
+# pkg/kubelet/nodeshutdown/nodeshutdown_manager.go
+SHUTDOWN_REASON = "Terminated"
+SHUTDOWN_MESSAGE = "Pod was terminated in response to imminent node shutdown."
 _MIRROR = "kubernetes.io/config.mirror"
 
 
@@ -149,6 +153,33 @@ class PodManager:
     def pods(self) -> list[Json]:
         """All pods as last seen."""
         return [worker.pod for worker in self.workers.values()]
+
+    def images_in_use(self) -> set[str]:
+        """References and digests of the modules that pods here need, or may need again."""
+        from wasmlab.errors import InvalidReference
+        from wasmlab.oci.reference import Reference
+
+        found = set()
+        for worker in self.workers.values():
+            if worker.over:
+                continue
+            for container in worker.containers:
+                found.add(container.module_digest)
+                with contextlib.suppress(InvalidReference):
+                    found.add(str(Reference.parse(container.record.image)))
+        return found
+
+    async def shut_down(self, total_s: float, critical_s: float) -> None:
+        """End all pods because the node ends: the critical ones last, in the time that is kept for them."""
+        verdict = Verdict("Failed", SHUTDOWN_REASON, SHUTDOWN_MESSAGE)
+        unfinished = [w for w in self.workers.values() if not w.over]
+        for group, seconds in (
+            ([w for w in unfinished if not admission.critical(w.pod)], total_s - critical_s),
+            ([w for w in unfinished if admission.critical(w.pod)], critical_s),
+        ):
+            ends = (w.fail(verdict, min(w.grace_s, seconds)) for w in group)
+            await asyncio.gather(*ends, return_exceptions=True)
+            await asyncio.gather(*(w.settle() for w in group), return_exceptions=True)
 
     async def drain(self, timeout_s: float) -> None:
         """End all running modules (the agent was told to take them with it)."""

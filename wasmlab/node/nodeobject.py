@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from wasmlab.node import pressure
 from wasmlab.node.records import rfc3339
 
 Json = dict[str, Any]
@@ -63,6 +64,8 @@ class NodeFacts:
     pod_cidr: str | None = None
     extra_labels: Mapping[str, str] = field(default_factory=dict)
     engines: Sequence[str] = ()
+    pressure: Mapping[str, str] = field(default_factory=dict)  # condition -> what it is due to
+    problem: str = ""  # why the node cannot run pods now; empty if it can
 
 
 def labels(facts: NodeFacts) -> dict[str, str]:
@@ -78,8 +81,16 @@ def labels(facts: NodeFacts) -> dict[str, str]:
     }
 
 
-def conditions(disk: Disk, now: float, previous: Sequence[Json] = ()) -> list[Json]:
-    """Ready and OutOfDisk with heartbeats; a transition time moves only with its status."""
+def conditions(facts: NodeFacts, now: float, previous: Sequence[Json] = ()) -> list[Json]:
+    """Ready, OutOfDisk and the pressures with heartbeats; a transition time moves only with its status."""
+    disk = facts.disk
+    pressures = []
+    for kind, (held, not_held) in pressure.WORDS.items():
+        reason, message = held if kind in facts.pressure else not_held
+        if kind in facts.pressure:
+            message = f"{message}: {facts.pressure[kind]}"
+        state = "True" if kind in facts.pressure else "False"
+        pressures.append({"type": kind, "status": state, "reason": reason, "message": message})
     wanted = [
         {
             "type": "OutOfDisk",
@@ -89,11 +100,12 @@ def conditions(disk: Disk, now: float, previous: Sequence[Json] = ()) -> list[Js
             if disk.full
             else "kubelet has sufficient disk space available",
         },
+        *pressures,
         {
             "type": "Ready",
-            "status": "True",
-            "reason": "KubeletReady",
-            "message": "kubelet is posting ready status",
+            "status": "False" if facts.problem else "True",
+            "reason": "KubeletNotReady" if facts.problem else "KubeletReady",
+            "message": facts.problem or "kubelet is posting ready status",
         },
     ]
     before = {c["type"]: c for c in previous}
@@ -124,7 +136,7 @@ def status(facts: NodeFacts, now: float, previous: Sequence[Json] = ()) -> Json:
             "kubeletVersion": facts.kubelet_version,
             "kubeProxyVersion": "",
         },
-        "conditions": conditions(facts.disk, now, previous),
+        "conditions": conditions(facts, now, previous),
     }
 
 

@@ -178,11 +178,11 @@ def _data(what: str, found: Json) -> dict[str, bytes]:
     return result
 
 
-def renew_at(issued: float, expires: float) -> float:
-    """When to ask for another token: after 80 % of its life, or a day, in the unit of its arguments (seconds).
+def renew_after(life_s: float) -> float:
+    """After how many seconds of a token's life to ask for another: 80 % of them, or a day.
 
     References
     ----------
     ``k8s.io/kubernetes/pkg/kubelet/token/token_manager.go`` (``requiresRefresh``).
     """
-    return issued + min(0.8 * (expires - issued), 24 * 3600.0)
+    return min(0.8 * life_s, 24 * 3600.0)

@@ -6,15 +6,20 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from wasmlab.errors import BootstrapError
-from wasmlab.node import log, machine, nodeobject
+from wasmlab.node import log, machine, nodeobject, pressure
 from wasmlab.node.config import NodeConfig
 from wasmlab.node.kubeapi import STRATEGIC, ApiError, ApiUnavailable, Json, KubeApi
 from wasmlab.node.nodeobject import NodeFacts
+from wasmlab.node.pressure import Pressure
 
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+
+
+async def _fine() -> str:
+    return ""
 
 
 def kubelet_version() -> str:
@@ -54,9 +59,25 @@ class Registration:
         With the node's own credentials.
     facts : NodeFacts
         What to say.
+    probe : callable
+        Finds out whether modules can be run; returns why not, or nothing.
+    pressed : callable
+        Is told which pressures hold, whenever that was measured.
     """
 
-    def __init__(self, config: NodeConfig, api: KubeApi, facts: NodeFacts) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        api: KubeApi,
+        facts: NodeFacts,
+        *,
+        probe: Callable[[], Awaitable[str]] = _fine,
+        pressed: Callable[[Mapping[str, str]], None] = lambda pressure: None,
+    ) -> None:
+        self._probe = probe
+        self._pressed = pressed
+        self._pressure = Pressure(pressure.parse(config.eviction_hard), config.intervals.pressure_hold_s)
+        self._leaving = ""
         self._config = config
         self._api = api
         self._facts = facts
@@ -143,18 +164,14 @@ class Registration:
         await self._forever(self._check, self._config.intervals.node_check_s, "report the node's status")
 
     async def _check(self) -> None:
-        disk = machine.disk(self._config.dir)
-        changed = disk.full != self._facts.disk.full
-        self._facts = dataclasses.replace(self._facts, disk=disk)
+        changed = await self._measure()
         try:
             if changed or time.monotonic() - self._reported_at >= self._config.intervals.node_report_s:
-                if changed:
-                    log.warning("disk", full=disk.full, free_bytes=disk.free_bytes)
                 await self.report()
                 return
             found = await self._api.get(self._path)
             self._conditions = found.get("status", {}).get("conditions") or []
-            if found["metadata"]["uid"] != self._uid or not self._says_ready():
+            if found["metadata"]["uid"] != self._uid or self._says_ready() == bool(self._facts.problem):
                 # Somebody made the Node anew, or the controller gave us up for dead while we were away.
                 self._uid = found["metadata"]["uid"]
                 await self.report()
@@ -163,6 +180,36 @@ class Registration:
                 raise
             log.warning("the Node object is gone; registering again", node=self._config.node_name)
             await self.register()
+
+    async def _measure(self) -> bool:
+        """Look at the machine and the sandbox; whether a condition has changed."""
+        before, directory = self._facts, self._config.dir
+        pressed = self._pressure.observe(machine.signals(directory), time.monotonic())
+        problem = self._leaving or await self._probe()
+        self._facts = now = dataclasses.replace(
+            before, disk=machine.disk(directory), pressure=pressed, problem=problem
+        )
+        self._pressed(pressed)
+        if now.disk.full != before.disk.full:
+            log.warning("disk", full=now.disk.full, free_bytes=now.disk.free_bytes)
+        if set(pressed) != set(before.pressure):
+            log.warning("pressure", conditions="; ".join(f"{k}: {v}" for k, v in pressed.items()) or "none")
+        if bool(problem) != bool(before.problem):
+            log.warning("readiness", ready=not problem, why=problem or "the sandbox works again")
+        return (
+            now.disk.full != before.disk.full
+            or set(pressed) != set(before.pressure)
+            or problem != before.problem
+        )
+
+    async def leave(self, why: str) -> None:
+        """The node is about to end with its pods: say so, for good."""
+        self._leaving = why
+        self._facts = dataclasses.replace(self._facts, problem=why)
+        try:
+            await self.report()
+        except (ApiError, ApiUnavailable) as error:
+            log.warning("cannot say that the node is leaving", error=error.message)
 
     def _says_ready(self) -> bool:
         return any(c["type"] == "Ready" and c["status"] == "True" for c in self._conditions)

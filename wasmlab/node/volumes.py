@@ -143,7 +143,7 @@ class PodVolumes:
 
     async def _token(self, wanted: TokenRequest) -> str:
         token = self._tokens.get(wanted)
-        if token is None or time.time() >= token.renew_at:
+        if token is None or time.monotonic() >= token.renew_at:
             token = self._tokens[wanted] = await self._objects.token(self.pod, wanted)
         return token.value
 

@@ -1,0 +1,116 @@
+"""What a node says of itself: its capacity, its readiness, its pressures, and that it ends with its pods."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.node.lab import NodeLab, push, retire, terminated, until
+from wasmlab.cluster import processes
+
+pytestmark = pytest.mark.integration
+
+Name = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def lab(cluster: Any) -> Iterator[NodeLab]:
+    args = ["--capacity", "cpu=4,memory=8Gi,pods=7", "--node-check-s", "0.3", "--image-gc-s", "0.5"]
+    # Any disk is fuller than this, and then all that is not in use goes.
+    args += ["--image-gc-high-threshold", "1", "--image-gc-low-threshold", "0", "--minimum-image-age-s", "0"]
+    node = cluster.add_node("tight", args=tuple(args))
+    yield NodeLab(cluster, node)
+    retire(cluster, node)
+
+
+def condition(lab: NodeLab, kind: str) -> dict[str, str]:
+    status = lab.cluster.rest.get(f"/api/v1/nodes/{lab.node.name}")["status"]
+    return next((c for c in status["conditions"] if c["type"] == kind), {})
+
+
+def until_condition(lab: NodeLab, kind: str, status: str, **said: str) -> dict[str, str]:
+    def probe() -> dict[str, str] | None:
+        found = condition(lab, kind)
+        agrees = found.get("status") == status and all(text in found[key] for key, text in said.items())
+        return found if agrees else None
+
+    return until(f"{kind} is {status} {said}", probe, 30)
+
+
+def test_a_stated_capacity(lab: NodeLab) -> None:
+    status = lab.cluster.rest.get(f"/api/v1/nodes/{lab.node.name}")["status"]
+    assert (status["capacity"]["cpu"], status["capacity"]["memory"]) == ("4", "8Gi")
+    assert status["allocatable"]["pods"] == "7"
+    for kind in ("MemoryPressure", "DiskPressure", "PIDPressure"):
+        assert condition(lab, kind)["status"] == "False"
+
+
+def test_modules_that_nobody_uses_go_and_those_in_use_stay(lab: NodeLab, unique: Name) -> None:
+    used, unused = unique("used"), unique("unused")
+    lab.apply(used, push(lab.cluster, "sleep", repository=used), args=["60"])
+    lab.running(used)
+    lab.run(unused, push(lab.cluster, "hello", repository=unused))
+    blobs = lab.node.dir / "modules" / "blobs" / "sha256"
+    until("one module is left", lambda: len(list(blobs.glob("*.wasm"))) == 1)
+    assert lab.get(used)["status"]["phase"] == "Running"
+    # What was removed is pulled again when it is asked for.
+    again = unique("again")
+    assert lab.run(again, f"{lab.cluster.registry}/{unused}:v1")["status"]["phase"] == "Succeeded"
+    lab.cluster.delete(lab.get(used))
+    lab.cluster.wait_gone(used)
+
+
+def test_a_node_whose_sandbox_does_not_work_is_not_ready(lab: NodeLab, unique: Name) -> None:
+    sandbox, aside = lab.node.dir / "sandbox", lab.node.dir / "sandbox.aside"
+    sandbox.rename(aside)
+    sandbox.write_text("in the way")
+    for zygote in processes.sandboxes_under(lab.node.dir):
+        os.kill(zygote.pid, signal.SIGKILL)
+    try:
+        said = until_condition(lab, "Ready", "False")
+        assert said["reason"] == "KubeletNotReady"
+        assert "the sandbox of engine wasmtime" in said["message"]
+    finally:
+        sandbox.unlink()
+        aside.rename(sandbox)
+    assert until_condition(lab, "Ready", "True")["reason"] == "KubeletReady"
+    image = push(lab.cluster, "hello")
+    assert lab.run(unique("after"), image, timeout_s=60)["status"]["phase"] == "Succeeded"
+
+
+def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: Name) -> None:
+    node, image = lab.node, push(lab.cluster, "sleep")
+    node.args = (*node.args, "--eviction-hard", "memory.available<1000Gi", "--shutdown-grace-period", "4")
+    node.args = (*node.args, "--shutdown-grace-period-critical-pods", "2")
+    node.restart(60)
+    said = until_condition(lab, "MemoryPressure", "True")
+    assert said["reason"] == "KubeletHasInsufficientMemory"
+    assert "memory.available is" in said["message"]
+
+    def bound(name: str, **options: Any) -> str:
+        pod = lab.pod(name, image, args=["60"], **options)
+        pod["spec"]["nodeName"] = node.name  # past the scheduler, which keeps pods from such a node
+        lab.cluster.apply(pod)
+        return name
+
+    lasting = {"resources": {"requests": {"cpu": "10m"}}}
+    kept = bound(unique("kept"), container=lasting)
+    critical = bound(unique("critical"), spec={"priorityClassName": "system-node-critical"})
+    status = lab.cluster.wait_pod(bound(unique("besteffort")))["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
+    assert status["message"] == "Pod was rejected: The node had condition: [MemoryPressure]. "
+    lab.running(kept)
+    lab.running(critical)
+    node.stop_agent()  # SIGTERM
+    for name in (kept, critical):
+        pod = lab.get(name)
+        assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "Terminated")
+        assert pod["status"]["message"] == "Pod was terminated in response to imminent node shutdown."
+        assert terminated(pod)["exitCode"] == 143
+    told = condition(lab, "Ready")
+    assert (told["status"], told["message"]) == ("False", "node is shutting down")
+    assert processes.sandboxes_under(node.dir) == []
