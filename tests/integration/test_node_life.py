@@ -443,7 +443,9 @@ def test_a_deadline_given_to_a_running_pod(world: World) -> None:
         body={"spec": {"activeDeadlineSeconds": 1}},
         content_type="application/merge-patch+json",
     )
-    status = world.over("deadline")["status"]
+    pod = world.over("deadline")
+    status = pod["status"]
+    assert status["observedGeneration"] == pod["metadata"]["generation"] == 2
     assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded")
     assert status["message"] == "Pod was active on the node longer than the specified deadline"
 

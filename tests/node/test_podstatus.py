@@ -199,6 +199,13 @@ def test_transition_times_move_only_with_the_status() -> None:
     assert conditions(over)["PodScheduled"]["lastTransitionTime"] == rfc3339(NOW)
 
 
+def test_a_status_says_which_spec_it_is_about() -> None:
+    assert "observedGeneration" not in build([running()], "Never", facts())
+    status = build([running()], "Never", facts(generation=3))
+    assert status["observedGeneration"] == 3
+    assert {c["observedGeneration"] for c in status["conditions"]} == {3}
+
+
 def test_times_round_trip() -> None:
     assert rfc3339(NOW + 0.9) == "2027-01-15T08:00:00Z"
     assert parse_time("2027-01-15T08:00:00Z") == NOW

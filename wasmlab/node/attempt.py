@@ -125,13 +125,17 @@ class Attempt:
         turns : sequence of callable
             What has to be waited for before SIGTERM is sent, within the grace period.
         """
+        await asyncio.shield(self.doom(grace, message, turns))
+
+    def doom(self, grace: Grace, message: str, turns: Sequence[Turn] = ()) -> asyncio.Task[None]:
+        """Begin what `end` waits for."""
         if self._ending is None:
             self._grace = grace
             # A task of its own: who asked may lose interest, but what is half ended has to be ended.
             self._ending = asyncio.create_task(self._end(grace, message, turns))
         elif self._grace is not None:
             grace.govern(self._grace)
-        await asyncio.shield(self._ending)
+        return self._ending
 
     async def _end(self, grace: Grace, message: str, turns: Sequence[Turn]) -> None:
         if self._care is not None:
@@ -178,7 +182,11 @@ class Attempt:
     async def _hook(self, handler: hooks.Json) -> str:
         meta = self._pod.pod["metadata"]
         pod = f"{meta['name']}_{meta['namespace']}({self._pod.uid})"
-        problem = await hooks.run(self._services, self._container, handler, pod)
+        try:
+            problem = await hooks.run(self._services, self._container, handler, pod)
+        except Exception as error:  # a bug of this agent must not keep the container from its end
+            log.error("a hook cannot be run", exc_info=error, pod=podspec.key(self._pod.pod))
+            return repr(error)
         if problem:
             log.info("a hook failed", pod=podspec.key(self._pod.pod), problem=problem)
         return problem

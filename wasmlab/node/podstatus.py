@@ -194,6 +194,8 @@ def _conditions(records: Sequence[ContainerRecord], pod_phase: str, facts: PodFa
         )
         condition.setdefault("reason", None)  # null deletes what an earlier patch set
         condition.setdefault("message", None)
+        if facts.generation is not None:
+            condition["observedGeneration"] = facts.generation
     return wanted
 
 
@@ -240,6 +242,8 @@ def build(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
         "startTime": rfc3339(facts.start_time),
         "conditions": _conditions(records, pod_phase, facts),
     }
+    if facts.generation is not None:
+        status["observedGeneration"] = facts.generation
     share = _MESSAGES_BYTES // len(records)
     for kind, init in (("containerStatuses", False), ("initContainerStatuses", True)):
         statuses = [

@@ -125,7 +125,7 @@ class Prober:
 
     async def _ask(self, probe: Probe) -> bool | None:
         """One answer; None if none can be had."""
-        error: actions.Failed | None = None
+        error: Exception | None = None
         for _ in range(_TRIES):
             try:
                 result = await actions.perform(
@@ -138,6 +138,10 @@ class Prober:
             except actions.Failed as failed:
                 error = failed
                 continue
+            except Exception as bug:  # of this agent: the probe goes on being asked
+                log.error("a probe failed", exc_info=bug, container=self._container.record.name)
+                error = bug
+                break
             if result.verdict is actions.Verdict.FAILURE:
                 self._event(events.WARNING, "Unhealthy", f"{probe.kind} probe failed: {result.output}")
             elif result.verdict is actions.Verdict.WARNING:

@@ -186,4 +186,5 @@ class PodFacts:
     terminal: bool = False  # nothing of this pod will ever start again (deleted, or failed for good)
     verdict: Verdict | None = None
     previous: Sequence[Json] = ()  # the conditions written last, for their transition times
+    generation: int | None = None  # of the spec that the status is about
     closed_gates: Sequence[str] = ()  # readiness gates whose condition is not True

@@ -184,6 +184,11 @@ class PodWorker:
         return _GRACE_S if grace is None else float(grace)
 
     @property
+    def ending(self) -> Grace:
+        """The grace period within which its containers are being ended."""
+        return self._grace if self._grace is not None else Grace(self.grace_s)
+
+    @property
     def busy(self) -> bool:
         """Whether it is on its way somewhere, as opposed to running quietly or being over."""
         return not self.over and any(c.record.state in _BUSY for c in self.containers)
@@ -266,6 +271,7 @@ class PodWorker:
             terminal=self._terminal,
             verdict=self._verdict if self._terminal else None,  # not while something of it still runs
             previous=self._conditions,
+            generation=self.pod["metadata"].get("generation"),
             closed_gates=podspec.closed_gates(self.pod),
         )
         return build([c.record for c in self.containers], self.policy, facts)
@@ -370,7 +376,9 @@ class PodWorker:
         if not self.stopping:  # else they are being ended already
             self._grace = Grace(self.grace_s)
             await self._end_containers(self._grace)
-        await asyncio.wait(self._sidecars)
+        _, rest = await asyncio.wait(self._sidecars, timeout=self.ending.left_s + LEAST_S + _KILL_WAIT_S)
+        if rest:
+            log.error("a sidecar does not end", pod=podspec.key(self.pod), uid=self.uid)
 
     async def _end_containers(self, grace: Grace) -> None:
         """Bring all containers to their end, sidecars after the others and the last one first."""
