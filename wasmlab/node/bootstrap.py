@@ -14,12 +14,15 @@ from pathlib import Path
 
 import yaml
 
-from wasmlab.errors import PrerequisiteError
+from wasmlab.errors import BootstrapError, PrerequisiteError
 from wasmlab.node import csr, log
 from wasmlab.node.config import NodeConfig
 from wasmlab.node.issue import Wish, issue, serving_wish
 from wasmlab.node.kubeapi import Json, KubeApi
 from wasmlab.paths import atomic_write
+
+# What reading one that is none can raise.
+_NO_KUBECONFIG = (yaml.YAMLError, KeyError, TypeError, IndexError, AttributeError, StopIteration)
 
 
 async def client_kubeconfig(config: NodeConfig) -> Path:
@@ -119,19 +122,28 @@ def own_certificate(path: Path) -> bytes | None:
     try:
         data = _user_of(yaml.safe_load(path.read_text())).get("client-certificate-data")
         return base64.b64decode(data) if data else None
-    except (OSError, yaml.YAMLError, KeyError, TypeError, IndexError, AttributeError, ValueError):
+    except (OSError, ValueError, *_NO_KUBECONFIG):
         return None
 
 
 def replace_certificate(path: Path, certificate: bytes, key: bytes) -> None:
-    """Put another client certificate and key into a kubeconfig, all else unchanged."""
-    content = yaml.safe_load(path.read_text())
-    _user_of(content).update(
-        {
-            "client-certificate-data": base64.b64encode(certificate).decode(),
-            "client-key-data": base64.b64encode(key).decode(),
-        }
-    )
+    """Put another client certificate and key into a kubeconfig, all else unchanged.
+
+    Raises
+    ------
+    BootstrapError
+        It is no kubeconfig any more.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+        user = _user_of(content)
+    except _NO_KUBECONFIG as error:
+        raise BootstrapError(
+            f"the new certificate cannot be put into {path}: it is no kubeconfig any more ({error!r})",
+            remedy="restore the file; the agent tries on",
+        ) from error
+    user["client-certificate-data"] = base64.b64encode(certificate).decode()
+    user["client-key-data"] = base64.b64encode(key).decode()
     atomic_write(path, yaml.safe_dump(content, sort_keys=False))
 
 
@@ -158,7 +170,7 @@ def _stored_problem(path: Path) -> str | None:
     try:
         user = _user_of(yaml.safe_load(text))
         data, key = user.get("client-certificate-data"), user.get("client-key-data")
-    except (yaml.YAMLError, KeyError, TypeError, IndexError, AttributeError, StopIteration):
+    except _NO_KUBECONFIG:
         return "it is not a kubeconfig"
     if data and key:
         return csr.usable(base64.b64decode(data), base64.b64decode(key))

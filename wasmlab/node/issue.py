@@ -58,7 +58,9 @@ class Wish:
     remind_s: float = 60.0
 
 
-def serving_wish(config: NodeConfig, name: str, *, timeout_s: float | None, remind_s: float) -> Wish:
+def serving_wish(
+    config: NodeConfig, name: str, *, timeout_s: float | None = None, remind_s: float = 60.0
+) -> Wish:
     """The endpoint's certificate."""
     return Wish(
         "serving",

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
-import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -38,7 +37,7 @@ class Requests:
     def __init__(self) -> None:
         self._total: Counter[tuple[str, str, int]] = Counter()
         self._buckets: Counter[tuple[str, float]] = Counter()
-        self._sum_s: Counter[str] = Counter()
+        self._sum_s: defaultdict[str, float] = defaultdict(float)
 
     def count(self, path: str, method: str, code: int, seconds: float) -> None:
         """Note one request that has ended (code 0: the client left)."""
@@ -46,7 +45,7 @@ class Requests:
         method = method if method in _METHODS else "other"
         self._total[path, method, code] += 1
         if path not in _LONG:
-            self._sum_s[path] += seconds  # type: ignore[assignment]
+            self._sum_s[path] += seconds
             for edge in (*_BUCKETS_S, float("inf")):
                 if seconds <= edge:
                     self._buckets[path, edge] += 1
@@ -172,7 +171,6 @@ def process_families(started_at: float) -> list[Family]:
         Family(
             "process_start_time_seconds", "gauge", "When the agent started, unix time", [Sample(started_at)]
         ),
-        Family("process_uptime_seconds", "gauge", "How long it runs", [Sample(time.time() - started_at)]),
     ]
 
 

@@ -60,6 +60,15 @@ class _Pod:
     containers: tuple[_Container, ...]
 
 
+@dataclass(frozen=True)
+class _Moment:
+    """When something was measured, its CPU time then, and the rate that was told."""
+
+    clock_s: float
+    cpu_ns: int
+    rate: float
+
+
 class StatServer:
     """Measures the node and its pods.
 
@@ -96,7 +105,7 @@ class StatServer:
         self._more = more
         self._groups = groups
         self._started_at = time.time()
-        self._before: dict[Key, tuple[float, int]] = {}
+        self._before: dict[Key, _Moment] = {}
         self._measuring = asyncio.Lock()
         self._last: tuple[float, NodeFigures, list[PodFigures]] | None = None
 
@@ -169,7 +178,7 @@ class StatServer:
 
     def _measure(self, plan: list[_Pod], zygotes: tuple[int, ...]) -> tuple[NodeFigures, list[PodFigures]]:
         """In a thread: reading /proc for a thousand workers takes longer than the loop may stand still."""
-        seen: dict[Key, tuple[float, int]] = {}
+        seen: dict[Key, _Moment] = {}
         pods = []
         for pod in plan:
             containers = []
@@ -206,25 +215,25 @@ class StatServer:
         key: Key,
         used: Usage,
         started_at: float,
-        seen: dict[Key, tuple[float, int]],
+        seen: dict[Key, _Moment],
         limit_bytes: int | None = None,
         *,
         usage_bytes: int | None = None,
     ) -> Figures:
         now, clock_s = time.time(), time.monotonic()
         before = self._before.get(key)
-        if before is not None and clock_s - before[0] >= _RATE_OVER_S and used.cpu_ns >= before[1]:
-            rate = (used.cpu_ns - before[1]) / (clock_s - before[0])
+        if before is not None and clock_s - before.clock_s < _RATE_OVER_S:
+            moment = before  # a younger one would make the next rate one of noise
+        elif before is not None and used.cpu_ns >= before.cpu_ns:
+            moment = _Moment(clock_s, used.cpu_ns, (used.cpu_ns - before.cpu_ns) / (clock_s - before.clock_s))
         else:
-            rate = used.cpu_ns / max(1e-3, now - started_at)
-        # A sample younger than that would make the next rate one of noise: the older one is kept.
-        recent = before is not None and clock_s - before[0] < _RATE_OVER_S
-        seen[key] = before if before is not None and recent else (clock_s, used.cpu_ns)
+            moment = _Moment(clock_s, used.cpu_ns, used.cpu_ns / max(1e-3, now - started_at))
+        seen[key] = moment
         return Figures(
             time=now,
             started_at=started_at,
             cpu_ns=used.cpu_ns,
-            nano_cores=round(rate),
+            nano_cores=round(moment.rate),
             usage_bytes=used.working_set_bytes if usage_bytes is None else usage_bytes,
             working_set_bytes=used.working_set_bytes,
             rss_bytes=used.rss_bytes,

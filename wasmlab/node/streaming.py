@@ -117,10 +117,10 @@ class StreamServer:
         task.add_done_callback(self._sessions.discard)
         try:
             status = await task
-        except WasmlabError as error:
-            status = streams.failure(f"{action}: {error.message}")
         except ConnectionError:
             status = None
+        except (WasmlabError, OSError) as error:
+            status = streams.failure(f"{action}: {getattr(error, 'message', error)}")
         if status is not None:
             await session.finish(status)
         return session.response
