@@ -213,7 +213,7 @@ def _warm_up(lab: Lab, sizes: Sizes) -> None:
     image = lab.pods.image(fixture("sleep"), "sleep")
     for engine in sizes.engines:
         lab.pods.prepare(engine, workloads.get("hello"))
-        name, manifest = lab.pods.pod(image, engine, ("0",))
+        name, manifest = lab.pods.pod(image, engine, ("0.01",))
         lab.pods.create(manifest)
         lab.pods.watch.wait_done(name, 120.0)
     lab.clear()

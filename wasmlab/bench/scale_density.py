@@ -1,10 +1,10 @@
 """Density: how much memory a live Pod takes, and whether the next Pod starts later when many are alive.
 
-A ramp of sleeping Pods. At each level (so many are alive) the private and proportional memory of all processes of the
-node and of the control plane is read, then a few more Pods are started one after the other and timed: one row each,
-``load`` is how many were alive before it, ``total_ns`` the time from its API write to a watch that sees it Running.
-Those Pods stay, and count for the next level. A ramp has an order, so the machine's drift is in it: the native
-processes that are started at every level tell.
+A ramp of sleeping Pods. At each level (so many are alive) the private and proportional memory of the node (its agent,
+its zygotes, and the worker of every Pod) and of the control plane is read, then a few more Pods are started one after
+the other and timed: one row each, ``load`` is how many were alive before it, ``total_ns`` the time from its API write
+to a watch that sees it Running. Those Pods stay, and count for the next level. A ramp has an order, so the machine's
+drift is in it: the native processes that are started at every level tell.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from wasmlab.bench import memory
+from wasmlab.bench import cpu, memory
 from wasmlab.bench.flood import flood
 from wasmlab.bench.scale_rows import Lab, said
 from wasmlab.errors import NotReady, WasmlabError
@@ -107,10 +107,15 @@ def _probe(lab: Lab, image: str, engine: str) -> dict:
 
 
 def _memory(lab: Lab) -> dict[str, int]:
+    from wasmlab.cluster import processes
+
     agent = lab.node.process
+    # Idle workers are left out: how many there are tells what the node did in the last half minute, not how many
+    # Pods live.
+    own = set(cpu.roots(one.pid for one in processes.sandboxes_under(lab.node.dir)))
+    own |= set(memory.running_workers(lab.node.dir)) | ({agent.pid} if agent else set())
     plane = lab.cluster.plane.pid if lab.cluster.plane is not None else None
-    node = memory.of_node(lab.node.dir, agent.pid if agent else None)
-    control = memory.total([plane] if plane else [])
+    node, control = memory.total(own), memory.total([plane] if plane else [])
     return {
         "node_uss_bytes": node.uss_bytes,
         "node_pss_bytes": node.pss_bytes,

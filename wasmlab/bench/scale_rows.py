@@ -116,6 +116,10 @@ class Lab:
     budget: Budget
     control: ControlExecutor = field(default_factory=ControlExecutor)
 
+    def __post_init__(self) -> None:
+        # What ran on the node before is not ours to wait for.
+        self._others = set(memory.running_workers(self.node.dir))
+
     def body(self, image: str, engine: str, args: tuple[str, ...] = ()) -> tuple[str, bytes]:
         """Return the name and the manifest of a fresh Pod, as bytes to send."""
         name, manifest = self.pods.pod(image, engine, args)
@@ -138,10 +142,13 @@ class Lab:
         path = f"/api/v1/namespaces/{self.pods.namespace}/pods"
         self.pods.api.must("DELETE", path, {"kind": "DeleteOptions", "gracePeriodSeconds": 1})
         deadline = time.monotonic() + timeout_s
-        while self.pods.api.must("GET", f"{path}?limit=1")["items"] or memory.running_workers(self.node.dir):
+        while self.pods.api.must("GET", f"{path}?limit=1")["items"] or self._running():
             if time.monotonic() > deadline:
                 raise NotReady(f"the Pods of the measurement did not go within {timeout_s:g} s", events=[])
             time.sleep(0.05)
+
+    def _running(self) -> set[int]:
+        return set(memory.running_workers(self.node.dir)) - self._others
 
 
 def said(error: Exception) -> str:

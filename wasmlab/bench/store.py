@@ -17,8 +17,8 @@ fingerprint : id of the environment (`wasmlab.bench.environment`)
 experiment, load : of a scale experiment (`wasmlab.bench.scale`): ``burst``, ``density`` or ``concurrency``, and its N.
     The mode then names both (``burst-300``), so that the arm stays exact
 begun_ns : of a scale experiment: when this run was asked for, since the first one of its kind and N was
-node_uss_bytes, node_pss_bytes, plane_uss_bytes, plane_pss_bytes : of density: private and proportional memory of all
-    processes of the node and of the control plane, at this many live Pods
+node_uss_bytes, node_pss_bytes, plane_uss_bytes, plane_pss_bytes : of density: private and proportional memory of the
+    node (agent, zygotes, workers of Pods) and of the control plane, when `load` Pods were alive
 
 A Parquet file carries the whole fingerprint, the conditions and the plan in its schema metadata; a JSON file beside it
 says the same to those without a Parquet reader.

@@ -1,4 +1,4 @@
-"""What notebooks 07 to 09 share: carry out a plan on the paths that it names, or fetch what was measured before."""
+"""What the measuring notebooks share: carry out a plan on the paths that it names, or fetch what was measured before."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from wasmlab.notebooks import kit
 
 if TYPE_CHECKING:
     from wasmlab.bench.plan import Plan
+    from wasmlab.bench.scale import Sizes
     from wasmlab.bench.store import Results
     from wasmlab.cluster import Cluster
     from wasmlab.containerd import ContainerdNode
@@ -61,6 +62,31 @@ def results(name: str, source: str, plan: Plan, *, kubeconfig: str = "", registr
             executors["containerd"].prepare(arm for arm in plan.arms if arm.path == "containerd")
         # Quiet: a notebook is no terminal, and its outputs are kept.
         measured = runner.carry_out(plan, executors, facts, quiet=True, busy_before=busy)
+    if measured.plan["interrupted"]:
+        raise KeyboardInterrupt
+    measured.save(kit.reports("results") / f"{name}.parquet")
+    return measured
+
+
+def scale(name: str, source: str, sizes: Sizes, *, budget_s: float | None = None) -> Results:
+    """Carry out scale experiments on an embedded cluster and keep the result, or show the recorded run.
+
+    Parameters
+    ----------
+    name : str
+        The result is kept as ``results/<name>.parquet`` in the report directory.
+    source : {"live", "recorded"}
+        Measure now, or load the run that came with the repository (all of it, whatever the sizes).
+    sizes : Sizes
+        How much.
+    budget_s : float, optional
+        What does not fit into so many seconds is left out.
+    """
+    if not live(source):
+        return _recorded(None, "scale")
+    from wasmlab.bench import scale as scaling
+
+    measured = scaling.measure(None, sizes, budget_s=budget_s, quiet=True)
     if measured.plan["interrupted"]:
         raise KeyboardInterrupt
     measured.save(kit.reports("results") / f"{name}.parquet")
