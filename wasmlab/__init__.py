@@ -60,6 +60,4 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """Offer ``%%wasm`` and ``%wasmlab`` to a notebook: called by ``%load_ext wasmlab``."""
-    from wasmlab.notebooks.magics import WasmMagics
-
-    shell.register_magics(WasmMagics)
+    shell.register_magics(importlib.import_module("wasmlab.notebooks.magics").WasmMagics)
