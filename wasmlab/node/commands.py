@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from wasmlab.node import pressure
+from wasmlab.node import joincommand, pressure
 from wasmlab.node.imagepolicy import GcPolicy
 
 node_app = typer.Typer(
@@ -21,6 +21,9 @@ node_app = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
     app.add_typer(node_app, name="node")
+
+
+joincommand.add(node_app, lambda: _command())
 
 
 Kubeconfig = Annotated[
