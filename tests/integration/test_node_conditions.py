@@ -11,6 +11,7 @@ import pytest
 
 from tests.node.lab import NodeLab, push, retire, terminated, until
 from wasmlab.cluster import processes
+from wasmlab.errors import ClusterError
 
 pytestmark = pytest.mark.integration
 
@@ -20,6 +21,7 @@ Name = Callable[[str], str]
 @pytest.fixture(scope="module")
 def lab(cluster: Any) -> Iterator[NodeLab]:
     args = ["--capacity", "cpu=4,memory=8Gi,pods=7", "--node-check-s", "0.3", "--image-gc-s", "0.5"]
+    args += ["--volume-sync-s", "0.5"]
     # Any disk is fuller than this, and then all that is not in use goes.
     args += ["--image-gc-high-threshold", "1", "--image-gc-low-threshold", "0", "--minimum-image-age-s", "0"]
     node = cluster.add_node("tight", args=tuple(args))
@@ -39,6 +41,18 @@ def until_condition(lab: NodeLab, kind: str, status: str, **said: str) -> dict[s
         return found if agrees else None
 
     return until(f"{kind} is {status} {said}", probe, 30)
+
+
+def output(lab: NodeLab, name: str) -> str:
+    try:
+        return lab.cluster.logs(name)
+    except ClusterError:  # it has not started yet
+        return ""
+
+
+def taints(lab: NodeLab) -> list[str]:
+    spec = lab.cluster.rest.get(f"/api/v1/nodes/{lab.node.name}")["spec"]
+    return [taint["key"] for taint in spec.get("taints") or ()]
 
 
 def test_a_stated_capacity(lab: NodeLab) -> None:
@@ -84,12 +98,29 @@ def test_a_node_whose_sandbox_does_not_work_is_not_ready(lab: NodeLab, unique: N
 
 def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: Name) -> None:
     node, image = lab.node, push(lab.cluster, "sleep")
+    # A pod that an agent starts and the next one looks after: its volumes go on following.
+    mine = unique("adopted")
+    source: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": mine}, "data": {}}
+    lab.cluster.apply({**source, "data": {"k": "one"}})
+    lab.apply(
+        mine,
+        push(lab.cluster, "probe"),
+        args=["wait:/cm/k=one", "wait:/cm/k=two", "sleep:60"],
+        container={"volumeMounts": [{"name": "cm", "mountPath": "/cm"}]},
+        spec={"volumes": [{"name": "cm", "configMap": {"name": mine}}]},
+    )
+    until("it has seen the first", lambda: "one" in output(lab, mine))
     node.args = (*node.args, "--eviction-hard", "memory.available<1000Gi", "--shutdown-grace-period", "4")
     node.args = (*node.args, "--shutdown-grace-period-critical-pods", "2")
     node.restart(60)
     said = until_condition(lab, "MemoryPressure", "True")
     assert said["reason"] == "KubeletHasInsufficientMemory"
     assert "memory.available is" in said["message"]
+
+    lab.cluster.apply({**source, "data": {"k": "two"}})
+    until("it has seen the second", lambda: "two" in output(lab, mine))
+    # The taint is the controller's work, on what the node says.
+    until("the controller has tainted it", lambda: "node.kubernetes.io/memory-pressure" in taints(lab))
 
     def bound(name: str, **options: Any) -> str:
         pod = lab.pod(name, image, args=["60"], **options)
@@ -106,7 +137,7 @@ def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: N
     lab.running(kept)
     lab.running(critical)
     node.stop_agent()  # SIGTERM
-    for name in (kept, critical):
+    for name in (mine, kept, critical):
         pod = lab.get(name)
         assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "Terminated")
         assert pod["status"]["message"] == "Pod was terminated in response to imminent node shutdown."

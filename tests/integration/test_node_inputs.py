@@ -360,6 +360,10 @@ def test_a_cpu_limit_holds(lab: NodeLab, probe: str, unique: Name) -> None:
         return any("nr_throttled 0" not in stat.read_text() for stat in stats)
 
     until("it is throttled", throttled)
+    (procs, *_) = Path("/sys/fs/cgroup").glob(f"**/wasmlab-inputs/{uid}.*/cgroup.procs")
+    (pid,) = procs.read_text().split()
+    # Burstable, without a request for memory: nearly the first to go when memory runs out.
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "999"
     lab.cluster.delete(lab.get(name))
     lab.cluster.wait_gone(name)
     until("its group is gone", lambda: not list(Path("/sys/fs/cgroup").glob(f"**/wasmlab-inputs/{uid}.*")))

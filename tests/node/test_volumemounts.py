@@ -117,7 +117,6 @@ def test_what_cannot_be_both_is_refused(setting: Setting) -> None:
         ("Directory", "file", "is not a directory"),
         ("File", "dir", "is not a file"),
         ("Socket", "file", "is not a socket"),
-        ("", "none", "does not exist"),
         ("Directory", "none", "is not a directory"),
         ("Weird", "dir", "unknown"),
     ],
@@ -133,6 +132,7 @@ def test_host_paths_are_made_if_their_type_says_so(tmp_path: Path) -> None:
     assert hostpath.prepare(str(tmp_path / "a/b"), "DirectoryOrCreate").is_dir()
     assert hostpath.prepare(str(tmp_path / "f"), "FileOrCreate").is_file()
     assert hostpath.prepare(str(tmp_path / "a"), "Directory").is_dir()
+    assert hostpath.prepare(str(tmp_path / "new"), "").is_dir()
     with pytest.raises(hostpath.WrongType, match="absolute"):
         hostpath.prepare(str(tmp_path / ".." / "x"), "")
 

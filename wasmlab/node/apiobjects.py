@@ -18,6 +18,9 @@ from wasmlab.node.records import parse_time
 
 _PLURALS = {"ConfigMap": "configmaps", "Secret": "secrets"}
 _FORBIDDEN_TRIES = 6
+# The ConfigMap that the controller manager puts into every namespace, for the volume of the service account.
+ROOT_CA: Reference = ("ConfigMap", "kube-root-ca.crt")
+_AUTHORITY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class ApiObjects:
 
     def __init__(self, api: KubeApi) -> None:
         self._api = api
+        self._authority: dict[str, tuple[float, Json | None]] = {}
         self._asking: dict[tuple[str, Reference], asyncio.Task[Json | None]] = {}
 
     async def get(self, namespace: str, reference: Reference) -> Json | None:
@@ -49,6 +53,14 @@ class ApiObjects:
         ApiError, ApiUnavailable
             The API server could not be asked, or says no.
         """
+        if reference == ROOT_CA:
+            # In nearly every pod, and the same for the life of a cluster: not a request per start.
+            until, found = self._authority.get(namespace, (0.0, None))
+            if time.monotonic() >= until:
+                found = await self._get(namespace, reference)
+                until = time.monotonic() + (_AUTHORITY_S if found is not None else 0.0)
+                self._authority[namespace] = until, found
+            return found
         key = (namespace, reference)
         task = self._asking.get(key)
         if task is None:

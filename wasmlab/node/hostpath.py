@@ -2,7 +2,8 @@
 
 References
 ----------
-``k8s.io/kubernetes/pkg/volume/hostpath/host_path.go`` (``checkTypeInternal``; modes of what it makes).
+``k8s.io/kubernetes/pkg/volume/hostpath/host_path.go`` (``checkTypeInternal``; modes of what it makes);
+``containerd/internal/cri/server/container_create_linux.go`` (a path without type is made).
 """
 
 from __future__ import annotations
@@ -55,5 +56,6 @@ def prepare(path: str, kind: str) -> Path:
         if not good:
             raise WrongType(f"hostPath type check failed: {path} is not {text}")
     elif not host.exists():
-        raise WrongType(f"hostPath {path} does not exist on this node")
+        # No type promises nothing, and container runtimes make the directory then.
+        host.mkdir(mode=0o755, parents=True, exist_ok=True)
     return host

@@ -53,7 +53,7 @@ class PodManager:
         listed = {pod["metadata"]["uid"] for pod in pods}
         for uid in [uid for uid in self.workers if uid not in listed]:
             self._remove(uid)
-        for pod in pods:
+        for pod in sorted(pods, key=_began_before):
             self._update(pod)
         if self._first_list:
             self._first_list = False
@@ -197,6 +197,12 @@ class PodManager:
         for task in list(self._endings):
             task.cancel()
         await asyncio.gather(*self._endings, return_exceptions=True)
+
+
+def _began_before(pod: Json) -> tuple[bool, str]:
+    """In which order pods are looked at: what runs already counts before what asks for room, then the older first."""
+    phase = (pod.get("status") or {}).get("phase")
+    return phase != "Running", pod["metadata"].get("creationTimestamp") or ""
 
 
 def _remove_all(paths: list[Path]) -> None:
