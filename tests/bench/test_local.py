@@ -7,18 +7,19 @@ import hashlib
 import shutil
 import struct
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from wasmlab import engines
 from wasmlab.bench.environment import fingerprint
-from wasmlab.bench.local import LocalExecutor
+from wasmlab.bench.local import LocalExecutor, feasible
 from wasmlab.bench.phases import ENGINE_PHASES
 from wasmlab.bench.plan import CONTROLS, Arm, Plan, cross
 from wasmlab.bench.runner import carry_out, stack_of
 from wasmlab.cluster.processes import sandboxes_under
-from wasmlab.engines import CompileCache
+from wasmlab.engines import Capabilities, CompileCache
 from wasmlab.errors import Unsupported
 from wasmlab.modules import workloads
 from wasmlab.modules.files import data_dir
@@ -118,6 +119,19 @@ def test_every_class_of_workload_gives_its_answer(engine: str, cache) -> None:
 def can_run(engine: str, work: workloads.Workload) -> bool:
     able = engines.get(engine).capabilities
     return all(getattr(able, need) for need in work.needs)
+
+
+def test_what_cannot_run_is_left_out_with_its_reason(monkeypatch) -> None:
+    able = {
+        "wasmtime": Capabilities(),
+        "wasmer": Capabilities(directories=False, notes={"directories": "it has none"}),
+    }
+    known = {name: types.SimpleNamespace(version="1", capabilities=has) for name, has in able.items()}
+    monkeypatch.setattr(engines, "get", known.__getitem__)
+    arms = [Arm("local", engine, "warm", name) for engine in able for name in ("hello", "files")]
+    kept, why = feasible([*arms, *CONTROLS])
+    assert kept == (*arms[:3], *CONTROLS)
+    assert why == ["wasmer 1 cannot run files: it has none"]
 
 
 def test_the_catalogue_knows_which_engines_run_components() -> None:

@@ -110,6 +110,24 @@ def test_execution_sides_are_taken_only_where_the_interval_allows() -> None:
     ]
 
 
+def test_a_workload_that_one_engine_cannot_run_has_no_ratio() -> None:
+    made = rows("local", "wasmtime", "warm", "a", 10) + rows("local", "wasmtime", "warm", "a/component", 12)
+    assert findings.execution_ratios(Results(made), ENGINES, ["a", "a/component", "never measured"]) == {}
+
+
+def test_components_are_compared_with_their_kernels() -> None:
+    made = rows("local", "wasmtime", "warm", "a", 10) + rows("local", "wasmtime", "warm", "a/component", 20)
+    made += rows("local", "wasmer", "warm", "a", 5) + rows("local", "wasmtime", "warm", "b/component", 20)
+    (row,) = findings.components(Results(made))
+    assert row["kernel"] == "a" and row["times as long"].startswith(("1.9", "2.0"))
+
+
+def test_programs_have_a_row_for_each_engine_that_ran_them() -> None:
+    made = rows("local", "wasmtime", "warm", "p", 10, run=4) + rows("local", "wasmer", "warm", "q", 10)
+    found = findings.programs(Results(made), ["p", "q"], ENGINES, ["run"])
+    assert [(row["program"], row["engine"]) for row in found] == [("p", "wasmtime"), ("q", "wasmer")]
+
+
 def test_cutting_down_leaves_the_original_whole(results: Results) -> None:
     some = findings.only(results, path="node", mode="warm")
     assert {row["path"] for row in some.rows} == {"node"}

@@ -28,7 +28,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +77,8 @@ class LocalExecutor:
 
         engine = engines.get(arm.engine)
         work = workloads.get(arm.workload)
-        for need in work.needs:
-            if not getattr(engine.capabilities, need):
-                why = engine.capabilities.notes.get(need, "not supported")
-                raise Unsupported(
-                    f"{arm.engine} {engine.version} cannot run {work.name}: {why}",
-                    remedy="leave it out on this engine",
-                    capability=need,
-                )
+        if refused := refusal(arm.engine, work):
+            raise Unsupported(refused, remedy="leave it out on this engine")
         with self._spec(work) as spec:
             return self._run(arm, engine, work, spec)
 
@@ -155,6 +149,30 @@ class LocalExecutor:
             assert self._cache is not None
             self._warm[engine] = self._stack.enter_context(self._sandbox(engine, self._cache))
         return self._warm[engine]
+
+
+def refusal(engine: str, work: workloads.Workload) -> str:
+    """Say why an engine, as it is installed here, cannot run a workload; empty if it can."""
+    from wasmlab import engines
+
+    known = engines.get(engine)
+    for need in work.needs:
+        if not getattr(known.capabilities, need):
+            why = known.capabilities.notes.get(need, "not supported")
+            return f"{engine} {known.version} cannot run {work.name}: {why}"
+    return ""
+
+
+def feasible(arms: Iterable[Arm]) -> tuple[tuple[Arm, ...], list[str]]:
+    """Leave out the local arms that an engine cannot run here; return the others, and why some were left out."""
+    kept, why = [], []
+    for arm in arms:
+        refused = refusal(arm.engine, workloads.get(arm.workload)) if arm.path == "local" else ""
+        if refused:
+            why.append(refused)
+        else:
+            kept.append(arm)
+    return tuple(kept), list(dict.fromkeys(why))
 
 
 def wait_idle(sandbox: Sandbox, timeout_s: float = 60.0) -> None:

@@ -12,15 +12,15 @@ from pathlib import Path
 from wasmlab.bench import runner
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.environment import busy_share, fingerprint
-from wasmlab.bench.local import LocalExecutor
-from wasmlab.bench.plan import CONTROLS, Arm, Plan
+from wasmlab.bench.local import LocalExecutor, feasible
+from wasmlab.bench.plan import CONTROLS, Arm, Plan, cross
 from wasmlab.bench.pods import PodExecutor
 from wasmlab.bench.store import Results, pool
 from wasmlab.console import step
+from wasmlab.modules import workloads
 
 ENGINES = ("wasmtime", "wasmer")
 MODES = ("cold", "cached", "warm")
-KERNELS = ("sha256", "nbody", "churn", "sort", "print")
 PROGRAMS = ("boolector", "python")
 
 
@@ -30,11 +30,8 @@ def plans(repeats: int, large: int, seed: int) -> list[tuple[str, Plan]]:
         Arm(path, engine, mode, "hello") for path in ("local", "node") for engine in ENGINES for mode in MODES
     ]
     starts += [Arm("node", engine, "warm", work) for engine in ENGINES for work in ("sha256", "boolector")]
-    warm = [
-        Arm("local", engine, "warm", work)
-        for engine in ENGINES
-        for work in (*KERNELS, *PROGRAMS, "boolector/factor")
-    ]
+    works = [*workloads.ordinary(), *map(workloads.get, (*PROGRAMS, "boolector/factor"))]
+    warm, _ = feasible(cross(("local",), ENGINES, ("warm",), works, controls=False))
     found = [
         ("starts, on both paths", Plan((*starts, *CONTROLS), repeats, seed)),
         ("execution of every workload", Plan((*warm, *CONTROLS), repeats, seed + 1)),

@@ -13,14 +13,17 @@ from wasmlab.bench import runner
 from wasmlab.bench.containerd_pods import RUNC, ContainerdPodExecutor
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.environment import busy_share, fingerprint
-from wasmlab.bench.local import LocalExecutor
-from wasmlab.bench.plan import CONTROLS, Arm, Plan
+from wasmlab.bench.local import LocalExecutor, feasible
+from wasmlab.bench.plan import CONTROLS, Arm, Plan, cross
 from wasmlab.bench.pods import PodExecutor
 from wasmlab.bench.store import Results, pool
+from wasmlab.modules import workloads
 
 ENGINES = ("wasmtime", "wasmer")
 MODES = ("cold", "cached", "warm")
-KERNELS = ("hello", "sha256", "nbody", "churn", "sort", "print")
+# Beside native code under runc; the sandbox runs the whole catalogue.
+KERNELS = ("sha256", "nbody", "churn", "sort", "print")
+PROGRAMS = ("boolector", "boolector/factor", "python")
 # A Pod of a container node takes two seconds, most of them the kubelet's.
 EVERY = {"containerd": 2}
 
@@ -55,10 +58,11 @@ def record(out: Path, *, repeats: int = 30, seed: int = 1, quiet: bool = False) 
     from wasmlab.cluster import Cluster
     from wasmlab.containerd import ContainerdNode
 
-    warm = tuple(Arm("local", engine, "warm", name) for engine in ENGINES for name in (*KERNELS, "boolector"))
+    works = [*workloads.ordinary(), *map(workloads.get, PROGRAMS)]
+    warm, _ = feasible(cross(("local",), ENGINES, ("warm",), works, controls=False))
     plans = [
         Plan(starts(), repeats, seed, EVERY),
-        Plan((*warm, *containers(ENGINES, ("cached",), KERNELS[1:])), repeats, seed + 1, {"containerd": 4}),
+        Plan((*warm, *containers(ENGINES, ("cached",), KERNELS)), repeats, seed + 1, {"containerd": 4}),
     ]
     found = []
     busy = busy_share()

@@ -281,6 +281,15 @@ def _programs() -> list[Workload]:
     ]
 
 
+def ordinary() -> tuple[Workload, ...]:
+    """Return the workloads that are quick and need nothing fetched: every kernel in its ordinary size, components."""
+    return tuple(
+        work
+        for name, work in catalogue().items()
+        if work.kind != "program" and ("/" not in name or work.kind == "component")
+    )
+
+
 def get(name: str) -> Workload:
     """Return one workload.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wasmlab.bench.store import Results
 
 PATHS = ("local", "node", "containerd")
+WARM = {"path": "local", "mode": "warm"}
 _MODES = ("cold", "cached", "warm")
 
 
@@ -209,17 +210,52 @@ def against_control(
 def execution_ratios(
     results: Results, engines: Sequence[str], workloads: Sequence[str]
 ) -> dict[str, Interval]:
-    """Return, for every workload, how many times longer the last engine takes than the first."""
-    arm = {"path": "local", "mode": "warm"}
-    return {
-        name: ratio(
-            results,
-            "total_ns",
-            {**arm, "engine": engines[-1], "workload": name},
-            {**arm, "engine": engines[0], "workload": name},
+    """Return, for every workload that both ran, how many times longer the last engine takes than the first."""
+    found = {}
+    for name in workloads:
+        above, below = ({**WARM, "engine": engine, "workload": name} for engine in (engines[-1], engines[0]))
+        if not (times(results, "total_ns", **above).empty or times(results, "total_ns", **below).empty):
+            found[name] = ratio(results, "total_ns", above, below)
+    return found
+
+
+def components(results: Results, engine: str = "wasmtime") -> list[dict[str, str]]:
+    """Return one row per kernel that was measured as a core module and as a component: times and their ratio.
+
+    Only one engine is named: wasmer has no component model, so there is nothing to compare it with.
+    """
+    rows = []
+    for name in dict.fromkeys(row["workload"] for row in results.rows):
+        kernel, _, form = name.partition("/")
+        core, component = ({**WARM, "engine": engine, "workload": one} for one in (kernel, name))
+        if form != "component" or any(times(results, "total_ns", **one).empty for one in (core, component)):
+            continue
+        found = ratio(results, "total_ns", component, core)
+        rows.append(
+            {
+                "kernel": kernel,
+                "core module, ms": f"{times(results, 'total_ns', **core).median() / 1e6:.2f}",
+                "component, ms": f"{times(results, 'total_ns', **component).median() / 1e6:.2f}",
+                "times as long": f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]",
+            }
         )
-        for name in workloads
-    }
+    return rows
+
+
+def programs(
+    results: Results, names: Sequence[str], engines: Sequence[str], phases: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return one row per program and engine: the medians of some phases and of the whole, in milliseconds."""
+    rows = []
+    for name in names:
+        for engine in engines:
+            arm = {**WARM, "engine": engine, "workload": name}
+            columns = {
+                phase: times(results, f"{phase}_ns", **arm).median() / 1e6 for phase in (*phases, "total")
+            }
+            if columns["total"] == columns["total"]:
+                rows.append({"program": name, "engine": engine, **columns})
+    return rows
 
 
 def about_execution(ratios: dict[str, Interval], engines: Sequence[str]) -> list[str]:
