@@ -7,6 +7,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures as pool
 from typing import Any
 
 import pytest
@@ -173,6 +174,29 @@ def test_one_that_its_client_leaves_is_ended(lab: NodeLab, endpoint: Endpoint, p
             client.kill()
     until("it has ended", lambda: instances(endpoint) == 0)
     assert lab.get(pod)["status"]["phase"] == "Running"
+
+
+def test_one_that_reads_nothing_is_ended_too_when_its_client_leaves(
+    lab: NodeLab, endpoint: Endpoint, pod: str
+) -> None:
+    argv = lab.cluster.kubectl_argv("exec", "-i", pod, "--", "sleep:600")
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as client:
+        assert client.stdin is not None
+        try:
+            until("it runs", lambda: instances(endpoint) == 1)
+            # More than fits anywhere on the way, so that the end of the connection is stuck behind it.
+            with contextlib.suppress(BrokenPipeError), pool.ThreadPoolExecutor(1) as writer:
+                writing = writer.submit(lambda: [client.stdin.write(b"x" * 65536) for _ in range(400)])
+                with contextlib.suppress(pool.TimeoutError):
+                    writing.result(timeout=2)
+                client.kill()
+        finally:
+            client.kill()
+            with contextlib.suppress(BrokenPipeError):
+                client.stdin.close()
+    until("it has ended", lambda: instances(endpoint) == 0)
 
 
 def test_one_ends_with_its_pod(lab: NodeLab, endpoint: Endpoint, console: str, unique: Name) -> None:

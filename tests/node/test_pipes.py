@@ -10,6 +10,10 @@ from wasmlab.node import pipes, stdin
 from wasmlab.node.pipes import Pipe
 
 
+async def never() -> bool:
+    return False
+
+
 async def test_what_goes_in_comes_out_also_more_than_a_pipe_holds() -> None:
     pipe = Pipe(True)
     data = os.urandom(1 << 20)
@@ -21,7 +25,7 @@ async def test_what_goes_in_comes_out_also_more_than_a_pipe_holds() -> None:
 
     reading = asyncio.create_task(read())
     os.set_blocking(pipe.theirs, False)  # here this process plays the module, too
-    await pipes.write(pipe.theirs, data, given_up=lambda: False)
+    await pipes.write(pipe.theirs, data, given_up=never)
     pipe.handed_over()
     await asyncio.wait_for(reading, 10)
     pipe.close()
@@ -48,7 +52,7 @@ async def test_a_writer_is_given_up_when_nobody_waits_for_it(monkeypatch: pytest
     pipe = Pipe(True, to_module=True)
     asked = []
 
-    def given_up() -> bool:
+    async def given_up() -> bool:
         asked.append(1)
         return len(asked) > 3
 
@@ -61,7 +65,7 @@ async def test_a_reader_that_has_gone_is_noticed() -> None:
     pipe = Pipe(True, to_module=True)
     pipe.handed_over()  # nobody has it
     with pytest.raises(BrokenPipeError):
-        await pipes.write(pipe.ours, b"x", given_up=lambda: False)
+        await pipes.write(pipe.ours, b"x", given_up=never)
     pipe.close()
 
 

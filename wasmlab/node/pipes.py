@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 _PORTION_BYTES = 32 * 1024
 _LOOK_S = 0.5
@@ -62,7 +62,7 @@ def _closed(fd: int) -> int:
     return -1
 
 
-async def write(fd: int, data: bytes, *, given_up: Callable[[], bool]) -> None:
+async def write(fd: int, data: bytes, *, given_up: Callable[[], Awaitable[bool]]) -> None:
     """Write all of `data` to a non-blocking descriptor, for as long as it takes.
 
     Parameters
@@ -83,7 +83,7 @@ async def write(fd: int, data: bytes, *, given_up: Callable[[], bool]) -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await _ready(fd, reading=False)
-            if given_up():
+            if await given_up():
                 raise BrokenPipeError("nobody waits for it any more") from None
 
 

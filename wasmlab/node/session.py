@@ -49,9 +49,14 @@ class Session:
         """What the handler returns."""
         return self._socket
 
-    @property
-    def gone(self) -> bool:
-        """Whether the client has left, also if its last bytes have not been read yet."""
+    async def gone(self) -> bool:
+        """Whether the client has left, also while what it sent before cannot be read on.
+
+        A connection that is not read shows neither end nor reset; one that has no owner any more answers to whatever
+        is sent to it with a reset. So it is sent something.
+        """
+        with contextlib.suppress(ConnectionError):
+            await self._socket.ping()
         transport = self._request.transport
         if self._socket.closed or transport is None or transport.is_closing():
             return True

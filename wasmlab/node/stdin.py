@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ class Stdin:
         self._over = False
         self.wanted = bool(container.spec.get("stdin"))
 
-    async def write(self, data: bytes, *, given_up: Callable[[], bool]) -> None:
+    async def write(self, data: bytes, *, given_up: Callable[[], Awaitable[bool]]) -> None:
         """Give bytes to the module; nothing if it reads no more."""
         if self._over:
             return

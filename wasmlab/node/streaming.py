@@ -158,7 +158,7 @@ class StreamServer:
                     stdin.close()
                 elif stdin.ours >= 0:
                     try:
-                        await write(stdin.ours, frame.data, given_up=lambda: session.gone)
+                        await write(stdin.ours, frame.data, given_up=session.gone)
                     except BrokenPipeError:
                         stdin.close()  # the module reads no more; what comes is dropped
 
@@ -203,7 +203,7 @@ class StreamServer:
             if frame.end:
                 await stdin.end()
             else:
-                await stdin.write(frame.data, given_up=lambda: session.gone)
+                await stdin.write(frame.data, given_up=session.gone)
 
         with Tail(container.log_path(run_id.attempt)) as tail:
             tail.skip_to_last(0)
