@@ -268,6 +268,7 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
             ],
         ),
     )
+    w.pod("typo", c("say:x", image=f"{lab.cluster.registry}/nothing:v1"))
     # For the agent that goes and comes back.
     w.pod(
         "init-survives",
@@ -474,6 +475,16 @@ def test_restart_rules_and_policies_of_containers(world: World) -> None:
     assert world.status("policies", "once")["restartCount"] == 0
     assert "running" in world.status("policies", "goes-on")["state"]
     assert world.lab.get("policies")["status"]["phase"] == "Running"
+
+
+def test_an_image_can_be_put_right(world: World) -> None:
+    world.lab.waiting("typo", "ImagePullBackOff")
+    world.lab.cluster.kubectl("set", "image", "pod/typo", f"main={world.image}")
+    pod = world.over("typo")
+    assert pod["status"]["phase"] == "Succeeded"
+    assert terminated(pod)["exitCode"] == 0
+    assert pod["status"]["containerStatuses"][0]["image"] == world.image
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
 def test_many_containers(world: World) -> None:

@@ -135,7 +135,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Any:
     @contextlib.asynccontextmanager
-    async def make(recorded: dict[RunId, str] | None = None) -> AsyncIterator[Bench]:
+    async def make(recorded: dict[RunId, str] | None = None, **intervals: float) -> AsyncIterator[Bench]:
         async def accept(request: web.Request) -> web.Response:
             return ok({})
 
@@ -143,7 +143,9 @@ def bench(tmp_path: Path) -> Any:
             kubeconfig=tmp_path / "k",
             dir=tmp_path,
             node_name="n",
-            intervals=Intervals(backoff_base_s=0.05, backoff_cap_s=0.2, status_hold_s=0.01),
+            intervals=Intervals(
+                **{"backoff_base_s": 0.05, "backoff_cap_s": 0.2, "status_hold_s": 0.01, **intervals}
+            ),
         )
         config.pods_dir.mkdir(exist_ok=True)
         fake = FakeApi(accept)

@@ -9,6 +9,8 @@ from typing import Any
 from tests.node.fakeapi import eventually
 from tests.node.test_worker import FakeRun, leaving, pod
 from tests.node.test_worker import bench as bench
+from wasmlab.node import states
+from wasmlab.node.images import PullFailed
 from wasmlab.node.runtime import RunId
 from wasmlab.sandbox import RunSpec
 
@@ -254,3 +256,59 @@ async def test_probes_and_hooks_leave_nothing_behind(bench: Any) -> None:
         b.run.end(0)
         await eventually(lambda: b.phase() == "Succeeded")
     await eventually(lambda: len(asyncio.all_tasks()) <= before)
+
+
+# ---- a spec that changes ----
+
+
+def changed(made: Json, generation: int, image: str = "", **spec: Any) -> Json:
+    containers = [{**c, "image": image or c["image"]} for c in made["spec"]["containers"]]
+    return {
+        **made,
+        "metadata": {**made["metadata"], "generation": generation},
+        "spec": {**made["spec"], "containers": containers, **spec},
+    }
+
+
+async def test_a_wrong_image_can_be_put_right(bench: Any) -> None:
+    async with bench(backoff_base_s=600.0, backoff_cap_s=600.0) as b:
+        b.images.failures = [PullFailed(states.ERR_IMAGE_PULL, "no such image", hopeless=False)]
+        b.manager.on_list([changed(pod(), 1, "r/typo:1")])
+        await eventually(lambda: b.phase() == "Pending")
+        b.manager.on_event("MODIFIED", changed(pod(), 2, "r/right:1"))
+        await eventually(lambda: b.phase() == "Running")
+        assert b.statuses()[-1]["containerStatuses"][0]["image"] == "r/right:1"
+        assert b.runtime.started == ["u.c.0"]
+
+
+async def test_a_running_container_whose_image_changes_is_begun_anew_whatever_its_policy(bench: Any) -> None:
+    async with bench() as b:
+        b.manager.on_list([pod(policy="Never")])
+        await eventually(lambda: b.phase() == "Running")
+        b.manager.on_event("MODIFIED", changed(pod(policy="Never"), 2, "r/new:1"))
+        await eventually(has(b, "u.c.1"))
+        assert b.runtime.runs["u.c.0"].signals == [signal.SIGTERM]
+        await eventually(lambda: b.statuses()[-1]["containerStatuses"][0]["image"] == "r/new:1")
+        b.run.end(0)
+        await eventually(lambda: b.phase() == "Succeeded")
+        assert b.runtime.started == ["u.c.0", "u.c.1"]
+
+
+async def test_an_image_that_changed_while_no_agent_ran(bench: Any) -> None:
+    recorded = {RunId("u", "c", 0): "wasmtime"}
+    known = [{"name": "c", "image": "r/old:1", "state": {"running": {}}}]
+    async with bench(recorded) as b:
+        b.runtime.runs["u.c.0"] = FakeRun()
+        b.manager.on_list([pod(status={"phase": "Running", "containerStatuses": known})])
+        await eventually(has(b, "u.c.1"))
+        assert b.runtime.runs["u.c.0"].signals == [signal.SIGTERM]
+
+
+async def test_a_deadline_that_is_given_later(bench: Any) -> None:
+    async with bench() as b:
+        b.manager.on_list([pod()])
+        await eventually(lambda: b.phase() == "Running")
+        b.manager.on_event("MODIFIED", changed(pod(), 2, activeDeadlineSeconds=1))
+        await eventually(lambda: b.phase() == "Failed")
+        assert b.statuses()[-1]["reason"] == "DeadlineExceeded"
+        assert b.statuses()[-1]["observedGeneration"] == 2

@@ -142,6 +142,7 @@ class ContainerTask:
             ""  # the last failure that was made an event, so that the same is not told again and again
         )
         self._retry_now = asyncio.Event()
+        self._redefined = False  # its image was changed while it ran
         self._mounting = Backoff(min(_MOUNT_BASE_S, intervals.backoff_base_s), intervals.backoff_cap_s)
 
     # ---- for the pod ----
@@ -236,6 +237,37 @@ class ContainerTask:
         reopen = functools.partial(self._services.runtime.reopen_log, self.engine, run_id)
         return self.log_path(self.record.restarts), reopen
 
+    def redefine(self, spec: Json) -> None:
+        """Its image was changed: what waits tries the new one at once, what runs is ended and begun anew.
+
+        References
+        ----------
+        ``pkg/kubelet/kuberuntime/kuberuntime_manager.go`` (``containerChanged``): regardless of restartPolicy, and the
+        back-off belonged to what it was. An ordinary init container that runs is let end.
+        """
+        self.spec = spec
+        intervals = self._services.config.intervals
+        self.crash = CrashBackoff(intervals.backoff_base_s, intervals.backoff_cap_s)
+        self._retry_now.set()
+        record = self.record
+        if self._attempt is None or (record.init and not record.sidecar):
+            return
+        self._redefined = True
+        said = f"ontainer {record.name} definition changed"
+        message = f"Init c{said}" if record.init else f"C{said}, will be restarted"
+        self._attempt.doom(Grace(self._pod.grace_s), message)
+
+    @property
+    def _outdated(self) -> bool:
+        """Whether what is known of it is of an image that it had before."""
+        return bool(self.record.image != self.spec["image"])
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not if there is something new to try."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._retry_now.wait()
+
     def retry_now(self) -> None:
         """Something about the pod changed: a configuration error may be mended."""
         if self.record.state is State.CONFIG_ERROR:
@@ -273,9 +305,14 @@ class ContainerTask:
         self._interruptible = True
         while True:
             self.record.move(State.PULLING)
+            if self._outdated:
+                self.record.image = self.spec["image"]
+                backoff.reset()
+            self._retry_now.clear()
             try:
                 self._module = await self._services.images.ensure(self._pod.pod, self.spec, self.event)
-                break
+                if not self._outdated:
+                    break
             except PullFailed as failure:
                 await self._pull_failed(failure, backoff)
         self._pod.spans.mark("pulled")
@@ -292,8 +329,8 @@ class ContainerTask:
                 self.event(events.WARNING, "Failed", f'Failed to pull image "{image}": {failure.message}')
             self.event(events.WARNING, "Failed", f"Error: {failure.reason}")
         first_s = min(1.0, wait_s / 2)
-        await asyncio.sleep(first_s)
-        if failure.reason == states.ERR_IMAGE_PULL:
+        await self._pause(first_s)
+        if failure.reason == states.ERR_IMAGE_PULL and not self._retry_now.is_set():
             waiting = f'Back-off pulling image "{image}"'
             self.record.move(
                 State.PULL_BACKOFF,
@@ -303,7 +340,7 @@ class ContainerTask:
             self._pod.changed(Urgency.NOW)
             if not failure.hopeless:  # the refusal was told once; nobody needs to hear it again
                 self.event(events.NORMAL, "BackOff", waiting)
-        await asyncio.sleep(wait_s - first_s)
+        await self._pause(wait_s - first_s)
 
     async def _create(self) -> bool:
         """CREATING, and all that follows until the run has ended. False when the container is done."""
@@ -325,6 +362,8 @@ class ContainerTask:
                 await self._config_error(states.CONFIG_ERROR, _message(error))
             except (WasmlabError, OSError) as error:
                 await self._config_error(states.CREATE_ERROR, _message(error))
+            if self._outdated:
+                return True
             self.record.move(State.CREATING)
         self._pod.spans.mark("compiled")
         self._message_directory = None
@@ -378,11 +417,10 @@ class ContainerTask:
         if self._is_news(message):
             log.info("cannot create a container", pod=podspec.key(self._pod.pod), error=message)
             self.event(events.WARNING, "Failed", f"Error: {message}")
-        self._retry_now.clear()
+        if not self._outdated:
+            self._retry_now.clear()
         # A fixed period and not a doubled one, as the kubelet's: a ConfigMap may appear at any moment.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._services.config.intervals.backoff_base_s):
-                await self._retry_now.wait()
+        await self._pause(self._services.config.intervals.backoff_base_s)
 
     async def _not_mounted(self, message: str) -> None:
         """A volume is not ready: the container goes on being created, as under the kubelet, and an event says why."""
@@ -417,6 +455,8 @@ class ContainerTask:
         try:
             if self._stopping:  # ended while its start was under way
                 attempt.doom(self._pod.ending, self._farewell)
+            elif self._outdated:  # or its image was changed meanwhile
+                self.redefine(self.spec)
             outcome = await self._services.runtime.outcome(self.engine, run_id, run)
             end = outcomes.ended(outcome, str(run_id))
             # When the module began, by the sandbox; this agent was told a little later, under load after the end.
@@ -447,12 +487,14 @@ class ContainerTask:
         """EXITED: what next? True, after its back-off, if the container is to be started again."""
         record = self.record
         record.ends(end)
-        if self._leaving or not record.restarts_after(end.exit_code, self._pod.policy):
+        redefined, self._redefined = self._redefined, False
+        if self._leaving or not (redefined or record.restarts_after(end.exit_code, self._pod.policy)):
             record.move(State.DONE)
             # The pod's end, if this was its last container, is written at once by the pod.
             self._pod.changed(Urgency.HELD)
             return False
-        wait_s = self.crash.ended(ran_s)
+        self._retry_now.clear()
+        wait_s = 0.0 if redefined else self.crash.ended(ran_s)
         if wait_s > 0:
             meta = self._pod.pod["metadata"]
             who = f"{meta['name']}_{meta['namespace']}({self._pod.uid})"
@@ -465,7 +507,7 @@ class ContainerTask:
             self._interruptible = True
             # By CLOCK_MONOTONIC, which all agents and zygotes of one boot share: the wall clock may be stepped.
             waited_s = (time.monotonic_ns() - ended_ns) / 1e9 if ended_ns is not None else 0.0
-            await asyncio.sleep(wait_s - min(max(0.0, waited_s), wait_s))
+            await self._pause(wait_s - min(max(0.0, waited_s), wait_s))
         await self._forget_old()
         record.restarts += 1
         self.spent_ns = 0

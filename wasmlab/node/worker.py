@@ -69,6 +69,7 @@ class PodWorker:
         start = status.get("startTime")
         self.start_time = parse_time(start) if start else time.time()
         self._begun_before = bool(start)
+        self._generation = pod["metadata"].get("generation")
         self._seen_at = time.monotonic()
         # A pod that was over before this agent knew it is not run; its runs on record serve only its logs.
         self.over = self._was_over = status.get("phase") in ("Succeeded", "Failed")
@@ -109,6 +110,8 @@ class PodWorker:
                 self._verdict = rejected
                 self._event(events.WARNING, rejected.reason, rejected.message)
                 self._finish()
+        else:
+            self._services.volumes.release(self.uid)  # an earlier agent may not have come to it
         self.update(self.pod)
 
     def _rejected(self) -> Verdict | None:
@@ -129,11 +132,23 @@ class PodWorker:
             elif self._grace is not None:
                 self._grace.shorten(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
         elif not self.over:
-            self._set_deadline()
+            if pod["metadata"].get("generation") != self._generation:
+                self._generation = pod["metadata"].get("generation")
+                self._respecified()
             if pod["spec"].get("readinessGates"):
                 self.changed(Urgency.HELD)  # one of them may have opened
             for container in self.containers:
                 container.retry_now()
+
+    def _respecified(self) -> None:
+        """See to what of a spec may be changed: the deadline, and images."""
+        self._set_deadline()
+        spec = self.pod["spec"]
+        given = {c["name"]: c for c in (*(spec.get("initContainers") or ()), *spec["containers"])}
+        for container in self.containers:
+            now = given.get(container.record.name, container.spec)
+            if now["image"] != container.spec["image"]:
+                container.redefine(now)
 
     async def removed(self) -> None:
         """The pod is gone from the API (removed by us, by force, or while nobody looked): end it, keep nothing."""
@@ -147,6 +162,7 @@ class PodWorker:
             for run_id, engine in list(container.runs.items()):
                 await self._services.runtime.forget(engine, run_id)
         self._let_go()
+        await self._services.volumes.released(self.uid)  # two that remove one tree leave some of it
         await asyncio.to_thread(filesystems.remove, self.directory)
         self.closed.set()
 
@@ -241,6 +257,7 @@ class PodWorker:
             )
             state = before.get("state") or {}
             if mine:
+                record.image = before.get("image") or record.image  # as it was when that one was started
                 task.adopt = list(mine)[-1]
                 task.engine = mine[task.adopt]
                 record.restarts = max(record.restarts, task.adopt.attempt)
