@@ -97,6 +97,12 @@ def test_every_source_of_variables(lab: NodeLab, probe: str, unique: Name) -> No
         "URL": {"value": "https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)/$(P_color)$(NOT)"},
     }
     upper = service.replace("-", "_").upper()
+    # The node hears of the Service by its watch, some moment after the API server took it.
+    for _ in range(10):
+        first = unique("linked")
+        lab.run(first, probe, args=[f"env:{upper}_SERVICE_HOST"])
+        if said(lab, first)[f"env:{upper}_SERVICE_HOST"] != "(none)":
+            break
     asked = [*variables, "P_color", "P_size", f"{upper}_SERVICE_PORT_WEB", f"{upper}_PORT_81_TCP_PROTO"]
     pod = lab.pod(
         name,
@@ -200,7 +206,7 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
     )
     pod["metadata"]["labels"] = {"app": "a"}
     uid = lab.cluster.apply(pod)[0]["metadata"]["uid"]
-    until("the first look", lambda: "write:/cm/x" in said(lab, name))
+    until("the first look", lambda: "write:/cm/x" in said(lab, name), 40)
     files = lab.node.dir / "pods" / uid / "volumes"
     assert stat.S_IMODE((files / "sec" / "pw").stat().st_mode) == 0o600
     assert stat.S_IMODE((files / "cm" / "dir" / "k").stat().st_mode) == 0o440
@@ -210,7 +216,7 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
     patch = {"metadata": {"labels": {"app": "b"}}}
     path = f"/api/v1/namespaces/default/pods/{name}"
     rest.call("PATCH", path, body=patch, content_type="application/merge-patch+json")
-    until("it has seen both", lambda: "wait:/down/labels" in said(lab, name))
+    until("it has seen both", lambda: "wait:/down/labels" in said(lab, name), 40)
     got = said(lab, name)
     assert (got["cat:/cm/dir/k"], got["cat:/sec/pw"], got["cat:/all/conf"]) == ("one", "hunter2", "a=1")
     assert all(one.startswith("..") for one in got["ls:/none"].split())

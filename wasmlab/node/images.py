@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,8 @@ class Images:
         self._client = client
         self._api = api
         self._gate = asyncio.Semaphore(parallel)
-        self._pulling: dict[str, asyncio.Lock] = {}
+        # Weak: a lock lives as long as somebody holds or awaits it.
+        self._pulling: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def ensure(self, pod: Json, container: Json, emit: Emit) -> StoredModule:
         """Return the container's module, pulled if its policy says so.

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -215,7 +214,7 @@ class VolumeManager:
         self._watch_s = watch_s
         self._pods: dict[str, PodVolumes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._removals: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+        self._removals: dict[str, asyncio.Task[None]] = {}
         self.evict: Evict | None = None
 
     async def set_up(self, pod: Json) -> PodVolumes:
@@ -259,9 +258,17 @@ class VolumeManager:
 
     def release(self, uid: str) -> None:
         """The pod is over: its volumes go (its logs stay until it is deleted)."""
-        if self._pods.pop(uid, None) is not None:
-            directory = self._pods_dir / uid
-            self._removals.add(self._spawn(asyncio.to_thread(_remove, directory)))
+        one = self._pods.pop(uid, None)
+        directory = self._pods_dir / uid
+        if uid not in self._removals and (one is not None or (directory / "volumes").exists()):
+            task = self._removals[uid] = self._spawn(asyncio.to_thread(_remove, directory))
+            task.add_done_callback(lambda _: self._removals.pop(uid, None))
+
+    async def released(self, uid: str) -> None:
+        """Wait until what `release` removes is removed."""
+        task = self._removals.get(uid)
+        if task is not None:
+            await asyncio.wait({task})
 
     async def run(self) -> None:
         """Keep files true and sizes watched, until cancelled."""
@@ -301,7 +308,7 @@ class VolumeManager:
 
     async def aclose(self) -> None:
         """Let go of pods that run on; what is being removed is removed."""
-        for task in self._tasks - set(self._removals):
+        for task in self._tasks - set(self._removals.values()):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
