@@ -13,7 +13,7 @@ from wasmlab.notebooks import execute, measure
 
 # In order: 09 reads what 07 and 08 measured, so all of them write to one report directory.
 WITHOUT_CLUSTER = ("00", "01", "02", "08")
-WITH_CLUSTER = ("03", "04", "05", "06", "07", "09")
+WITH_CLUSTER = ("03", "04", "05", "06", "07", "09", "10")
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,6 @@ def keep(
             for moment, column in (("scheduled", "scheduled_ns"), ("done", "total_ns")):
                 if moment in seen:
                     row[column] = seen[moment] - one.began_ns
-            row["status_observed_ns"] = row.get("total_ns")
             row |= _verdict(watch.last.get(name, {}), "done" in seen, timeout_s)
         else:
             row["error"] = next(refusals, f"not written within {timeout_s:g} s")

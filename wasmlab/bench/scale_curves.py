@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from wasmlab.bench.stats import Interval
 
-EXPERIMENTS = ("burst", "density", "concurrency")
+_LEVEL = ("seconds", "per_second", "latency_ms", "p95_ms", "failed")
+_LIVE = (
+    "engine", "block", "level", "latency_ms", "load", "node_uss_mb", "node_pss_mb", "plane_uss_mb", "plane_pss_mb",
+    "live", "failed",
+)  # fmt: skip
 
 
 def bursts(frame: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +68,7 @@ def live(frame: pd.DataFrame) -> pd.DataFrame:
             row[f"{column}_mb"] = group[f"{column}_bytes"].dropna().astype(float).median() * 1e-6
         row["live"] = group.loc[group["node_uss_bytes"].notna(), "load"].astype(float).median()
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(_LIVE))
 
 
 def _levels(frame: pd.DataFrame, experiment: str, by: Sequence[str], path: str | None) -> pd.DataFrame:
@@ -88,7 +92,7 @@ def _levels(frame: pd.DataFrame, experiment: str, by: Sequence[str], path: str |
             "p95_ms": times.quantile(0.95),
         }
         rows.append({**row, "failed": failed})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*by, *_LEVEL])
 
 
 def curve(points: pd.DataFrame, cost: str, size: str = "load") -> Curve | None:

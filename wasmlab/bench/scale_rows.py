@@ -37,6 +37,7 @@ class Rows:
         self.rows: list[dict[str, Any]] = []
         self._fingerprint = fingerprint
         self._number = itertools.count()
+        self._started: dict[tuple[str, int, int], str] = {}
 
     def add(
         self, experiment: str, load: int, block: int, arm: tuple[str, str, str], **measured: Any
@@ -58,6 +59,8 @@ class Rows:
         """
         path, engine, workload = arm
         level = measured.pop("level", load)
+        # One time for all runs of a level: thousands of different ones would be half of the file.
+        started = self._started.setdefault((experiment, level, block), now_utc())
         row = {
             "run_id": f"{self.session}-{next(self._number):05d}",
             "session": self.session,
@@ -69,7 +72,7 @@ class Rows:
             "experiment": experiment,
             "load": load,
             "error": None,
-            "started_at": now_utc(),
+            "started_at": started,
             "fingerprint": self._fingerprint,
             **measured,
         }
