@@ -497,6 +497,7 @@ def test_harbors_token_service_and_a_pull_secret(lab: NodeLab, fake: FakeRegistr
     name = unique("harbor")
     lab.apply(name, image, spec={"imagePullSecrets": [{"name": name}]})
     assert "UNAUTHORIZED" in lab.waiting(name, "ImagePullBackOff") or service.asked
+    assert f"image pull secrets ({name})" in lab.event(name, "FailedToRetrieveImagePullSecret")
     auth = base64.b64encode(f"{service.user}:{service.password}".encode()).decode()
     lab.cluster.apply(
         {

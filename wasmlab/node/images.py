@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from wasmlab.errors import InvalidReference, NotFound, UnsupportedArtifact, WasmlabError
 from wasmlab.node import events, states
-from wasmlab.node.kubeapi import ApiError, Json, KubeApi
+from wasmlab.node.apiobjects import ApiObjects
+from wasmlab.node.kubeapi import Json, KubeApi
 
 if TYPE_CHECKING:
     from wasmlab.oci.client import AsyncClient
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from wasmlab.oci.store import ModuleStore, Policy, StoredModule
 
 Emit = Callable[[str, str, str], None]  # type, reason, message
-_SECRET_TRIES = 5
 
 
 class PullFailed(Exception):
@@ -114,7 +114,7 @@ class Images:
         self._own = own
         self._store = store
         self._client = client
-        self._api = api
+        self._objects = ApiObjects(api)
         self._gate = asyncio.Semaphore(parallel)
         # Weak: a lock lives as long as somebody holds or awaits it.
         self._pulling: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -166,7 +166,7 @@ class Images:
         emit(events.NORMAL, "Pulling", f'Pulling image "{image}"')
         began = time.monotonic()
         try:
-            credentials = await self._credentials(pod)
+            credentials = await self._credentials(pod, emit)
             progress = Progress(
                 image, lambda said: emit(events.NORMAL, "Pulling", said), self._progress_s, time.monotonic
             )
@@ -188,31 +188,27 @@ class Images:
         )
         return module
 
-    async def _credentials(self, pod: Json) -> Credentials | None:
+    async def _credentials(self, pod: Json, emit: Emit) -> Credentials | None:
         from wasmlab.oci.credentials import Credentials
 
-        found = self._own
+        found, missing = self._own, []
         for reference in pod["spec"].get("imagePullSecrets") or ():
-            secret = await self._secret(pod["metadata"]["namespace"], reference.get("name", ""))
-            if secret is not None:
+            name = reference.get("name", "")
+            secret = await self._objects.get(pod["metadata"]["namespace"], ("Secret", name))
+            if secret is None:
+                missing.append(name)  # pull without it; the registry will say if that does not do
+            else:
                 one = Credentials.from_pull_secret(secret)
                 # The pod's own first: they are for exactly this.
                 found = one if found is None else one | found
+        if missing:
+            emit(
+                events.WARNING,
+                "FailedToRetrieveImagePullSecret",
+                f"Unable to retrieve some image pull secrets ({', '.join(missing)}); attempting to pull the image"
+                " may not succeed.",
+            )
         return found
-
-    async def _secret(self, namespace: str, name: str) -> Json | None:
-        for attempt in range(_SECRET_TRIES):
-            try:
-                return await self._api.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
-            except ApiError as error:
-                status = error.context["status"]
-                if status == 404:
-                    return None  # as the kubelet: pull without it; the registry will say if that does not do
-                # A node may read what its pods refer to, and the authorizer learns of a binding a moment after it.
-                if status != 403 or attempt == _SECRET_TRIES - 1:
-                    raise
-            await asyncio.sleep(0.1 * 2**attempt)
-        return None
 
 
 def _invalid(image: str, error: InvalidReference) -> PullFailed:
