@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 
@@ -98,3 +100,35 @@ def test_what_is_hidden_has_its_reason(engine: str) -> None:
     assert set(able.hidden_phases) <= set(phases.ENGINE_PHASES)
     assert all(able.hidden_phases.values())
     assert able.hidden_phases.keys() <= {*phases.LOCAL["cold"], *phases.WORKER["cold"]}
+
+
+def test_the_import_is_in_its_own_phase(engine: str, tmp_path) -> None:
+    """A fresh interpreter, and a watcher of imports: the binding arrives within the phase ``import``."""
+    code = """
+import sys, time
+from pathlib import Path
+from wasmlab import engines
+
+names = {"wasmtime", "wasmer_sdk", "wasmer_native"}
+came = []
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in names:
+            came.append(time.monotonic_ns())
+
+sys.meta_path.insert(0, Watch())
+engine = engines.get(sys.argv[1])
+engine.prepare(Path(sys.argv[2]))
+spans = {span.phase: span for span in engine.prepared}
+if not came:  # the native binding is loaded from its file, past the import system
+    assert "wasmer_native" in sys.modules
+for at in came:
+    assert spans["import"].start_ns <= at <= spans["import"].end_ns, (at, spans)
+print(*spans)
+"""
+    argv = [sys.executable, "-c", code, engine, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    hidden = engines.get(engine).capabilities.hidden_phases
+    assert done.stdout.split() == [name for name in ("import", "bind") if name not in hidden]
