@@ -332,13 +332,21 @@ def test_memory_that_a_module_takes_is_seen(
     lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
 
 
-def test_the_nodes_own_metrics(lab: NodeLab, endpoint: Endpoint) -> None:
+def test_the_nodes_own_metrics(
+    lab: NodeLab, endpoint: Endpoint, console: str, unique: Callable[[str], str]
+) -> None:
+    lab.run(unique("quick"), console)
     endpoint.ask("/no-such-path-9", certificate=endpoint.api_server)
     text = raw(lab, "/metrics")
     assert metric(text, "process_resident_memory_bytes") > 10 << 20
     assert metric(text, "kubelet_certificate_manager_client_ttl_seconds") > 600
     assert metric(text, "kubelet_certificate_manager_server_ttl_seconds") > 600
     assert metric(text, "kubelet_http_requests_total", path="other", code="404") >= 1
+    # Told when the API server has taken the last status, which may be a moment after a client has seen it.
+    until(
+        "its phases",
+        lambda: 'wasmlab_pod_phase_seconds_count{engine="wasmtime",phase="started"}' in raw(lab, "/metrics"),
+    )
     assert "no-such-path-9" not in text  # or strangers could fill this process' memory
     for line in text.splitlines():
         assert line.startswith("# ") or line.rsplit(" ", 1)[1], line

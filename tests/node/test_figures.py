@@ -71,6 +71,28 @@ def test_a_pod_is_the_sum_of_its_containers() -> None:
     assert "resource_scrape_error 0" in text
 
 
+def test_a_histogram_counts_what_is_at_most_as_large() -> None:
+    histogram = promtext.Histogram("h", "help", (1, 2.5))
+    for value in (0.5, 1, 2, 7):
+        histogram.add(value, kind="a")
+    histogram.add(3, kind="b")
+    lines = promtext.text([histogram.family()]).splitlines()[2:]
+    assert lines[:5] == [
+        'h_bucket{kind="a",le="1"} 2',
+        'h_bucket{kind="a",le="2.5"} 3',
+        'h_bucket{kind="a",le="+Inf"} 4',
+        'h_sum{kind="a"} 10.5',
+        'h_count{kind="a"} 4',
+    ]
+    assert lines[5:] == [
+        'h_bucket{kind="b",le="1"} 0',
+        'h_bucket{kind="b",le="2.5"} 0',
+        'h_bucket{kind="b",le="+Inf"} 1',
+        'h_sum{kind="b"} 3',
+        'h_count{kind="b"} 1',
+    ]
+
+
 def test_requests_are_counted_by_what_is_known() -> None:
     requests = Requests()
     requests.count("pods", "GET", 200, 0.01)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import resource
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from wasmlab.node.manager import PodManager
-from wasmlab.node.promtext import Family, Sample
+from wasmlab.node.promtext import Family, Histogram, Sample
 from wasmlab.node.usage import of_process
 
 _BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -36,8 +36,9 @@ class Requests:
 
     def __init__(self) -> None:
         self._total: Counter[tuple[str, str, int]] = Counter()
-        self._buckets: Counter[tuple[str, float]] = Counter()
-        self._sum_s: defaultdict[str, float] = defaultdict(float)
+        self._durations = Histogram(
+            "kubelet_http_requests_duration_seconds", "Duration of short requests", _BUCKETS_S
+        )
 
     def count(self, path: str, method: str, code: int, seconds: float) -> None:
         """Note one request that has ended (code 0: the client left)."""
@@ -45,10 +46,7 @@ class Requests:
         method = method if method in _METHODS else "other"
         self._total[path, method, code] += 1
         if path not in _LONG:
-            self._sum_s[path] += seconds
-            for edge in (*_BUCKETS_S, float("inf")):
-                if seconds <= edge:
-                    self._buckets[path, edge] += 1
+            self._durations.add(seconds, path=path, server_type="readwrite")
 
     def families(self) -> list[Family]:
         """What was counted."""
@@ -65,21 +63,11 @@ class Requests:
             )
             for (path, method, code), n in sorted(self._total.items())
         ]
-        durations = []
-        for path, sum_s in sorted(self._sum_s.items()):
-            labels = {"path": path, "server_type": "readwrite"}
-            for edge in (*_BUCKETS_S, float("inf")):
-                le = "+Inf" if edge == float("inf") else f"{edge:g}"
-                durations.append(Sample(self._buckets[path, edge], {**labels, "le": le}, suffix="_bucket"))
-            durations.append(Sample(sum_s, labels, suffix="_sum"))
-            durations.append(Sample(self._buckets[path, float("inf")], labels, suffix="_count"))
         return [
             Family(
                 "kubelet_http_requests_total", "counter", "Requests to the endpoint that have ended", total
             ),
-            Family(
-                "kubelet_http_requests_duration_seconds", "histogram", "Duration of short requests", durations
-            ),
+            self._durations.family(),
         ]
 
 

@@ -7,6 +7,7 @@ Prometheus documentation, "Exposition formats", text format 0.0.4.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +40,40 @@ class Family:
     kind: str
     help: str
     samples: Sequence[Sample]
+
+
+class Histogram:
+    """Counts values by size, for each combination of labels.
+
+    Parameters
+    ----------
+    name, help : str
+        Of the family.
+    edges : sequence of float
+        Upper ends of the buckets; a last one without end is added.
+    """
+
+    def __init__(self, name: str, help: str, edges: Sequence[float]) -> None:
+        self._name, self._help, self._edges = name, help, tuple(edges)
+        self._found: dict[tuple[tuple[str, str], ...], tuple[list[int], list[float]]] = {}
+
+    def add(self, value: float, **labels: str) -> None:
+        """Count a value."""
+        counts, total = self._found.setdefault(tuple(labels.items()), ([0] * (len(self._edges) + 1), [0.0]))
+        counts[bisect.bisect_left(self._edges, value)] += 1
+        total[0] += value
+
+    def family(self) -> Family:
+        """What was counted: buckets that include the smaller ones, sum and count."""
+        samples = []
+        for key, (counts, total) in sorted(self._found.items()):
+            labels, reached = dict(key), 0
+            for edge, count in zip((*map("{:g}".format, self._edges), "+Inf"), counts, strict=True):
+                reached += count
+                samples.append(Sample(reached, {**labels, "le": edge}, suffix="_bucket"))
+            samples.append(Sample(total[0], labels, suffix="_sum"))
+            samples.append(Sample(reached, labels, suffix="_count"))
+        return Family(self._name, "histogram", self._help, samples)
 
 
 def text(families: Iterable[Family]) -> str:

@@ -25,6 +25,7 @@ from wasmlab.node.kubeapi import Json
 from wasmlab.node.logserver import LogServer
 from wasmlab.node.manager import PodManager
 from wasmlab.node.metrics import Requests
+from wasmlab.node.promtext import Family
 from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
 from wasmlab.node.statserver import StatServer
@@ -99,7 +100,10 @@ class Endpoint:
             group = services.groups.of(run_id)
             return group.directories if group is not None else ()
 
-        stats = StatServer(config, manager, runtime, requests, more=certificates.families, groups=groups)
+        def more() -> list[Family]:
+            return [services.spans.phases.family(), *certificates.families()]
+
+        stats = StatServer(config, manager, runtime, requests, more=more, groups=groups)
         checks: dict[str, Callable[[], str | None]] = {
             "syncloop": lambda: None if synced.is_set() else "the pods have not been listed yet",
             "sandbox": lambda: None if runtime.zygotes else "no engine's zygote is there",

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import orjson
 
+from wasmlab.node.promtext import Histogram
+
 PHASES = ("seen", "pulled", "compiled", "started", "first_byte", "exited", "status_written")
 _ROTATE_BYTES = 64 << 20
+_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class PodSpans:
@@ -38,15 +41,25 @@ class SpanLog:
     ----------
     dropped : int
         Lines that the disk did not take.
+    phases : Histogram
+        How long the phases of all pods took, for ``/metrics``.
     """
 
     def __init__(self, path: Path) -> None:
         self.dropped = 0
+        self.phases = Histogram(
+            "wasmlab_pod_phase_seconds",
+            "From the node's first sight of a pod to the end of a phase",
+            _BUCKETS_S,
+        )
         self._path = path
         self._file = path.open("ab", buffering=0)
 
     def write(self, *, uid: str, namespace: str, name: str, engine: str, spans: PodSpans) -> None:
         """Append one pod."""
+        for phase, end_ns in spans.ends.items():
+            if phase != "seen":
+                self.phases.add((end_ns - spans.seen_ns) / 1e9, engine=engine, phase=phase)
         line = {
             "uid": uid,
             "namespace": namespace,
