@@ -152,3 +152,37 @@ def test_pyplot_is_not_touched() -> None:
         "plots.cold_start(synthetic.results(3)); sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[1])
+
+
+def test_the_picture_of_the_phases_shows_all_of_them_where_they_belong() -> None:
+    from wasmlab.bench import phases
+    from wasmlab.plots.phase_map import PHASE_COLORS
+
+    figure = plots.phase_map()
+    for axis, table in zip(figure.axes, (phases.ENGINE, phases.POD), strict=True):
+        lanes = [label.get_text() for label in axis.get_yticklabels()]
+        shown = {text.get_text().replace("\n", "_"): text.get_position()[1] for text in axis.texts}
+        for phase in table:
+            assert lanes[round(shown[phase.name])] == phase.place, phase.name
+    # Every engine phase has a color of its own, here and in every other figure.
+    assert tuple(PHASE_COLORS) == phases.ENGINE_PHASES
+    assert len(set(PHASE_COLORS.values())) == len(PHASE_COLORS)
+
+
+def test_the_picture_marks_the_phases_of_every_kind_of_start() -> None:
+    from wasmlab.bench import phases
+
+    above = plots.phase_map().axes[0]
+    marks = [line.get_data() for line in above.lines if line.get_linewidth() > 2]
+    assert len(marks) == sum(len(names) for names in phases.LOCAL.values())
+    rows = sorted({round(float(y[0]), 3) for _, y in marks})
+    for row, mode in zip(rows, ("cold", "cached", "warm"), strict=True):
+        columns = [int(x[0]) for x, y in marks if round(float(y[0]), 3) == row]
+        assert [phases.ENGINE_PHASES[column] for column in sorted(columns)] == list(phases.LOCAL[mode])
+
+
+def test_a_workload_of_one_engine_is_marked_so() -> None:
+    results = synthetic.results(blocks=4)
+    results.rows = [row for row in results.rows if (row["engine"], row["workload"]) != ("wasmer", "sha256")]
+    said = texts(plots.execution(results))
+    assert said.count("wasmtime only") == 1 and "×" in said

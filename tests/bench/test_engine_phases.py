@@ -80,6 +80,9 @@ def test_what_is_compiled_ahead_is_told_by_its_child(engine: str, tmp_path) -> N
     cache.artifact(engines.get(engine), workloads.get("hello").path)
     local = phases.declared("cold", able.hidden_phases)
     check(list(cache.compiled), local[local.index("child") : local.index("spawn")])
+    # The next one finds it, and nothing is told of a compilation that was not.
+    cache.artifact(engines.get(engine), workloads.get("hello").path)
+    assert cache.compiled == ()
 
 
 @pytest.mark.parametrize("mode", ["cold", "cached", "warm"])

@@ -62,19 +62,23 @@ class CompileCache:
     ----------
     root : Path, optional
         The directory; ``cache_dir("compiled")`` if None. Created 0700.
-
-    Attributes
-    ----------
-    compiled : tuple of Span
-        The phases of the last compilation that this object had done: ``child``, what the child told, ``keep``.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = cache_dir("compiled") if root is None else private_dir(Path(root).absolute())
-        self.compiled: tuple[Span, ...] = ()
+        self._told = threading.local()
         self._seen: dict[str, tuple[Path, list[tuple[str, tuple[int, int, int]]]]] = {}
         # Taken now: a zygote clears its environment, and the compile child has to find what this process found.
         self._environment = child_environment()
+
+    @property
+    def compiled(self) -> tuple[Span, ...]:
+        """Phases of what the last call of `artifact` in this thread compiled: ``child``, what it told, ``keep``.
+
+        Empty if it had nothing to compile.
+        """
+        spans: tuple[Span, ...] = getattr(self._told, "spans", ())
+        return spans
 
     def key(self, engine: Engine, digest: str, variant: str = "") -> str:
         """Return the name of the entry for a module (``sha256:...``) on `engine`."""
@@ -121,6 +125,7 @@ class CompileCache:
         PrerequisiteError
             If the cache cannot be written (disk full, permissions).
         """
+        self._told.spans = ()
         if digest is None:
             content = module if isinstance(module, bytes) else _read(module)
             digest = "sha256:" + hashlib.sha256(content).hexdigest()
@@ -248,7 +253,7 @@ class CompileCache:
                 os.fsync(stream.fileno())
             os.replace(temporary, self.root / f"{key}.json")
             child = Span("child", begun, told[0].start_ns)
-            self.compiled = (child, *told, Span("keep", told[-1].end_ns, time.monotonic_ns()))
+            self._told.spans = (child, *told, Span("keep", told[-1].end_ns, time.monotonic_ns()))
         except OSError as error:
             raise PrerequisiteError(
                 f"cannot write the compile cache {self.root}: {error.strerror}",
