@@ -33,6 +33,20 @@ def test_local_writes_rows_tables_and_pictures(tmp_path: Path) -> None:
     assert (tmp_path / "report.md").exists()
 
 
+def test_a_plan_file_is_carried_out_and_its_end_is_told(tmp_path: Path) -> None:
+    example = run("plan")
+    assert example.returncode == 0
+    plan = tmp_path / "starts.yaml"
+    text = example.stdout.replace("[cold, warm]", "[warm]").replace("[wasmtime, wasmer]", "[wasmtime]")
+    plan.write_text(text.replace("precision: 0.05, max_seconds: 600", "max_runs: 7"))
+    done = run("--plan", str(plan), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "ended after 2 blocks, 6 runs" in done.stderr and "the budget of runs is spent" in done.stderr
+    results = Results.load(tmp_path / "out" / "starts.parquet")
+    assert results.plan["stopped"]["because"] == "runs" and len(results.rows) == 6
+    assert results.conditions[0]["blocks"]["block"] == [0, 1]
+
+
 def test_ctrl_c_keeps_the_rows_so_far(tmp_path: Path) -> None:
     words = ["local", "-e", "wasmtime", "-m", "cached", "-n", "500", "--no-controls", "--out", str(tmp_path)]
     child = subprocess.Popen([*WASMLAB, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -62,6 +76,8 @@ def test_ctrl_c_keeps_the_rows_so_far(tmp_path: Path) -> None:
         (("local", "-n", "0"), 2, "Error"),
         (("local", "-e", "wasmedge"), 1, "there is no engine called 'wasmedge'"),
         (("report", "/nonexistent"), 1, "there are no results"),
+        (("--plan", "/nonexistent.yaml"), 1, "cannot read the plan /nonexistent.yaml"),
+        (("--plan", "/nonexistent.yaml", "local"), 2, "leave out the command"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_runs(

@@ -71,6 +71,42 @@ def test_conditions_with_pressure(machine: Path) -> None:
     assert before.until(Conditions.read(machine))["cpu_stalled_s"] == 2.5
 
 
+def test_conditions_with_context_switches_and_frequency(machine: Path) -> None:
+    stat = machine / "proc/stat"
+    stat.write_text(stat.read_text() + "ctxt 5000\n")
+    before = Conditions.read(machine)
+    assert before.context_switches == 5000 and before.mhz is None
+    stat.write_text(stat.read_text().replace("ctxt 5000", "ctxt 9000"))
+    for cpu, khz in (("cpu0", 2_000_000), ("cpu1", 3_000_000)):
+        directory = machine / f"sys/devices/system/cpu/{cpu}/cpufreq"
+        directory.mkdir(parents=True)
+        (directory / "scaling_cur_freq").write_text(f"{khz}\n")
+    what = before.until(Conditions.read(machine))
+    assert what["context_switches_per_s"] > 0
+    assert what["mhz"] == 2500
+
+
+def test_the_frequency_may_be_in_the_processors_table(machine: Path) -> None:
+    (machine / "proc/cpuinfo").write_text("cpu MHz\t\t: 2000.500\ncpu MHz\t\t: 2100.500\n")
+    assert Conditions.read(machine).mhz == 2050.5
+
+
+def test_a_kernel_that_says_nothing(tmp_path: Path) -> None:
+    reading = Conditions.read(tmp_path)
+    what = reading.until(reading)
+    assert {key: value for key, value in what.items() if not key.endswith("_at")} == dict.fromkeys(
+        (
+            "load_1min_before",
+            "load_1min_after",
+            "busy_share",
+            "steal_share",
+            "cpu_stalled_s",
+            "context_switches_per_s",
+            "mhz",
+        )
+    )
+
+
 def test_an_unknown_processor(machine: Path) -> None:
     (machine / "proc/cpuinfo").unlink()
     assert environment.fingerprint(root=machine)["cpu_model"]

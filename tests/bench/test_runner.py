@@ -3,11 +3,15 @@ from __future__ import annotations
 import io
 import os
 
+import numpy as np
 import pytest
 
+from wasmlab.bench import noise, planfile, runner
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.plan import CONTROLS, Arm, Plan
 from wasmlab.bench.runner import Progress, carry_out, duration, stack_of
+from wasmlab.bench.stopping import Stopping
+from wasmlab.bench.store import Results
 from wasmlab.errors import BenchmarkError, Trap
 
 GOOD = Arm("local", "wasmtime", "warm", "hello")
@@ -68,6 +72,7 @@ def test_ctrl_c_keeps_the_rows_so_far() -> None:
     assert 7 <= len(results.rows) < 20
     assert all(row["ok"] for row in results.rows)
     assert results.plan["interrupted"] is True
+    assert results.plan["stopped"]["because"] == "interrupted"
     assert results.conditions
 
 
@@ -76,6 +81,101 @@ def test_a_path_without_executor_runs_nothing() -> None:
     with pytest.raises(BenchmarkError, match="nobody can run the path control"):
         carry_out(Plan((GOOD, *CONTROLS), 1), {"local": fake}, ENVIRONMENT, quiet=True)
     assert fake.runs == 0
+
+
+def test_noise_is_kept_beside_every_block_and_survives_the_file(tmp_path) -> None:
+    results = carry_out(
+        Plan((GOOD, *CONTROLS), 3), {"local": Fake(), "control": Fake()}, ENVIRONMENT, quiet=True
+    )
+    again = Results.load(results.save(tmp_path / "a.parquet"))
+    frame = noise.by_block(again.conditions)
+    assert frame["block"].tolist() == [0, 1, 2]
+    assert set(frame["session"]) == {results.rows[0]["session"]}
+    assert (frame["seconds"] >= 0).all()
+    assert frame["load_1min"].notna().all()
+
+
+class Timed:
+    """Takes as long as it is told, without taking it."""
+
+    def __init__(self, milliseconds) -> None:
+        self.milliseconds = iter(milliseconds)
+
+    def run(self, arm: Arm) -> dict:
+        return {"ok": True, "total_ns": int(next(self.milliseconds) * 1e6)}
+
+
+def test_it_ends_when_the_medians_are_known_well_enough() -> None:
+    dice = np.random.default_rng(71)
+    plan = Plan((GOOD,), 200, stopping=Stopping(precision=0.05, min_blocks=20))
+    results = carry_out(plan, {"local": Timed(dice.lognormal(3, 0.1, 200))}, ENVIRONMENT, quiet=True)
+    stopped = results.plan["stopped"]
+    assert stopped["because"] == "precision" and stopped["precision"] == 0.05
+    assert 20 <= stopped["blocks"] < 60 and stopped["runs"] == len(results.rows) == stopped["blocks"]
+    assert stopped["relative_half_width"] <= 0.05 and stopped["widest_arm"] == "local/wasmtime/warm/hello"
+
+
+def test_it_ends_when_the_budget_is_spent_and_says_how_wide_the_intervals_are() -> None:
+    dice = np.random.default_rng(72)
+    plan = Plan((GOOD,), 200, repetitions=4, stopping=Stopping(precision=0.001, max_runs=50))
+    results = carry_out(plan, {"local": Timed(dice.lognormal(3, 0.3, 200))}, ENVIRONMENT, quiet=True)
+    stopped = results.plan["stopped"]
+    assert (stopped["because"], stopped["runs"], stopped["blocks"]) == ("runs", 48, 12)
+    assert stopped["relative_half_width"] > 0.01
+
+
+def test_a_budget_of_time_ends_it_between_blocks(monkeypatch) -> None:
+    class Slow(Fake):
+        def run(self, arm: Arm) -> dict:
+            now[0] += 10.0
+            return super().run(arm)
+
+    now = [0.0]
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+    plan = Plan((GOOD, BAD), 20, stopping=Stopping(max_seconds=70))
+    results = carry_out(plan, {"local": Slow()}, ENVIRONMENT, quiet=True)
+    # Blocks of 20 s: after three the fourth would end at 80 s.
+    stopped = results.plan["stopped"]
+    assert (stopped["because"], stopped["blocks"], stopped["seconds"]) == ("seconds", 3, 60.0)
+
+
+def test_without_a_rule_all_blocks_are_done() -> None:
+    results = carry_out(Plan((GOOD,), 1), {"local": Fake()}, ENVIRONMENT, quiet=True)
+    stopped = results.plan["stopped"]
+    assert stopped["because"] == "blocks" and stopped["relative_half_width"] is None
+    assert results.plan["steps"] == [] and results.plan["warmup_blocks"] == 0
+
+
+def test_warm_up_is_marked_and_kept() -> None:
+    dice = np.random.default_rng(73)
+    milliseconds = dice.lognormal(3, 0.05, 20)
+    milliseconds[:3] *= 2
+    results = carry_out(Plan((GOOD,), 20), {"local": Timed(milliseconds)}, ENVIRONMENT, quiet=True)
+    assert results.plan["warmup_blocks"] == 3
+    assert [row["block"] for row in results.rows if row["warmup"]] == [0, 1, 2]
+    told = carry_out(Plan((GOOD,), 20, warmup=5), {"local": Timed(milliseconds)}, ENVIRONMENT, quiet=True)
+    assert [row["block"] for row in told.rows if row["warmup"]] == [0, 1, 2, 3, 4]
+    none = carry_out(Plan((GOOD,), 20, warmup=0), {"local": Timed(milliseconds)}, ENVIRONMENT, quiet=True)
+    assert not any(row["warmup"] for row in none.rows)
+
+
+def test_a_step_of_the_environment_is_told_with_the_results() -> None:
+    dice = np.random.default_rng(74)
+    arms = (GOOD, CONTROLS[0])
+    milliseconds = np.repeat([82.0, 271.0], 30) * dice.lognormal(0, 0.05, 60)
+    timed = Timed(milliseconds)
+    results = carry_out(Plan(arms, 30), {"local": timed, "control": timed}, ENVIRONMENT, quiet=True)
+    (step,) = results.plan["steps"]
+    assert step["block"] == 15 and step["low"] < 271 / 82 < step["high"]
+    from wasmlab.bench.commands import about
+
+    assert any("not steady: from block 15 on everything, the control too" in line for line in about(results))
+
+
+def test_a_plan_is_in_its_results() -> None:
+    plan = Plan((GOOD,), 2, 5, settings={"limit_mib": 64})
+    results = carry_out(plan, {"local": Fake()}, ENVIRONMENT, quiet=True)
+    assert planfile.of(results.plan) == [plan]
 
 
 def test_progress_tells_the_time_left() -> None:

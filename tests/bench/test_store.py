@@ -99,6 +99,22 @@ def test_a_measurement_without_a_cluster_goes_with_one_that_has_one() -> None:
         store.pool([results("a", kubernetes="v1.36.0"), results("b", kubernetes="v1.37.2")])
 
 
+def test_pooling_compares_all_with_all() -> None:
+    one, other = results("a"), results("b")
+    other.plan["settings"] = {"limit_mib": 64}
+    with pytest.raises(BenchmarkError, match="limit_mib is None here and 64 there"):
+        store.pool([one, other])
+    with pytest.raises(BenchmarkError, match="kubernetes is"):
+        store.pool([results("a"), results("b", kubernetes="v1.36.0"), results("c", kubernetes="v1.37.2")])
+
+
+def test_warm_up_is_a_column(tmp_path: Path) -> None:
+    before = results()
+    before.rows[0]["warmup"] = True
+    after = Results.load(before.save(tmp_path / "runs.parquet"))
+    assert after.frame["warmup"].tolist() == [True, False, False]
+
+
 def test_pooling_keeps_that_one_was_interrupted() -> None:
     one, other = results("a"), results("b")
     other.plan["interrupted"] = True
