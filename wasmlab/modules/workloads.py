@@ -122,6 +122,10 @@ class Workload:
         """Engines that can run it: wasmer has no component model."""
         return ("wasmtime",) if self.kind == "component" else ENGINES
 
+    def runs_on(self, engine: str) -> bool:
+        """Whether an engine, or one of its variants (``wasmtime-winch``), can run it."""
+        return engine.partition("-")[0] in self.engines
+
     @property
     def paths(self) -> tuple[str, ...]:
         """On which paths it can run: a Pod has no standard input."""
