@@ -15,7 +15,7 @@ import pytest
 
 from tests.engines.adapters import ADAPTERS, chosen
 from wasmlab import engines
-from wasmlab.engines import CompileCache
+from wasmlab.engines import CompileCache, native_binding
 from wasmlab.engines import cache as cache_module
 from wasmlab.errors import InvalidModule, PrerequisiteError, SandboxError, Unsupported
 from wasmlab.sandbox import RunSpec
@@ -29,6 +29,12 @@ DIGEST = "sha256:" + hashlib.sha256(HELLO.read_bytes()).hexdigest()
 def engine(request):
     with chosen(request.param) as name:
         yield engines.get(name)
+
+
+@pytest.fixture
+def plain():
+    """One engine, for what is the cache's business alone."""
+    return engines.get("wasmtime")
 
 
 @pytest.fixture
@@ -90,6 +96,19 @@ def test_keys_tell_apart_what_must_be_told_apart(cache, monkeypatch):
     assert len(keys) == 7
 
 
+def test_every_compiler_has_keys_of_its_own(cache):
+    names = [
+        name
+        for name in ADAPTERS
+        if name == "wasmer-sdk" or not name.startswith("wasmer") or native_binding.find()
+    ]
+    made = [engines.get(name) for name in names]
+    spec = RunSpec(str(HELLO), DIGEST, ("h",), fuel=5)
+    keys = [cache.key(one, DIGEST) for one in made]
+    keys += [cache.key(one, DIGEST, one.variant(spec)) for one in made if one.capabilities.fuel]
+    assert len(set(keys)) == len(keys)
+
+
 @pytest.mark.parametrize(
     ("adapter", "same"), [("wasmtime", True), ("wasmer-sdk", False), ("wasmer-native", True)]
 )
@@ -124,13 +143,13 @@ def test_damaged_entry_is_noticed_and_rebuilt(cache, engine, damage):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b'{"artifact": 3}', b"[]", b'{"artifact": "x", "files": {"x": 1}}']
 )
-def test_damaged_record_is_rebuilt(cache, engine, content):
-    artifact = cache.artifact(engine, HELLO, DIGEST)
-    (cache.root / f"{cache.key(engine, DIGEST)}.json").write_bytes(content)
-    assert CompileCache(cache.root).artifact(engine, HELLO, DIGEST) == artifact
+def test_damaged_record_is_rebuilt(cache, plain, content):
+    artifact = cache.artifact(plain, HELLO, DIGEST)
+    (cache.root / f"{cache.key(plain, DIGEST)}.json").write_bytes(content)
+    assert CompileCache(cache.root).artifact(plain, HELLO, DIGEST) == artifact
 
 
-def test_twenty_processes_compile_once(tmp_path, engine):
+def test_twenty_processes_compile_once(tmp_path, plain):
     code = """
 import sys, hashlib
 from pathlib import Path
@@ -144,7 +163,7 @@ def counted(*args):
 cache._in_child = counted
 print(CompileCache(Path(sys.argv[1])).artifact(engines.get(sys.argv[3]), Path(sys.argv[4])))
 """
-    argv = [sys.executable, "-c", code, str(tmp_path / "c"), str(tmp_path / "n"), engine.name, str(HELLO)]
+    argv = [sys.executable, "-c", code, str(tmp_path / "c"), str(tmp_path / "n"), plain.name, str(HELLO)]
     children = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(20)]
     answers = {child.communicate(timeout=100)[0] for child in children}
     assert all(child.returncode == 0 for child in children)
@@ -172,9 +191,9 @@ def test_component_is_compiled_or_refused(cache, engine):
             cache.artifact(engine, component)
 
 
-def test_missing_file_is_named(cache, engine, tmp_path):
+def test_missing_file_is_named(cache, plain, tmp_path):
     with pytest.raises(InvalidModule, match="nothing-here"):
-        cache.artifact(engine, tmp_path / "nothing-here.wasm")
+        cache.artifact(plain, tmp_path / "nothing-here.wasm")
 
 
 def test_compiler_that_dies_is_told(cache, monkeypatch):
@@ -201,7 +220,7 @@ def test_unwritable_cache_is_told(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
-def test_full_disk_is_told_and_leaves_nothing(tmp_path, engine):
+def test_full_disk_is_told_and_leaves_nothing(tmp_path, plain):
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
@@ -212,22 +231,22 @@ def test_full_disk_is_told_and_leaves_nothing(tmp_path, engine):
     try:
         cache = CompileCache(small)
         with pytest.raises(PrerequisiteError, match="space") as caught:
-            cache.artifact(engine, HELLO, DIGEST)
+            cache.artifact(plain, HELLO, DIGEST)
         assert caught.value.remedy
         assert compiled_files(cache) == {}
     finally:
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_size_and_prune(cache, engine):
+def test_size_and_prune(cache, plain):
     other = (ROOT / "data/wasm/fixtures/exit.wasm").read_bytes()
-    cache.artifact(engine, HELLO, DIGEST)
+    cache.artifact(plain, HELLO, DIGEST)
     time.sleep(0.02)
-    kept = cache.artifact(engine, other)
+    kept = cache.artifact(plain, other)
     total = cache.size()
     assert total > 0
     record = json.loads(
-        (cache.root / f"{cache.key(engine, 'sha256:' + hashlib.sha256(other).hexdigest())}.json").read_text()
+        (cache.root / f"{cache.key(plain, 'sha256:' + hashlib.sha256(other).hexdigest())}.json").read_text()
     )
     keep_bytes = sum(size for size, *_ in record["files"].values()) + 2000
     freed = cache.prune(keep_bytes)
@@ -235,7 +254,7 @@ def test_size_and_prune(cache, engine):
     assert kept.exists()
     assert cache.prune() > 0
     assert cache.size() == 0
-    assert cache.artifact(engine, HELLO, DIGEST).exists()
+    assert cache.artifact(plain, HELLO, DIGEST).exists()
 
 
 def test_compiling_does_not_run_the_guest(cache, engine, tmp_path):
@@ -260,7 +279,7 @@ def test_the_compile_child_finds_what_its_caller_found(tmp_path, monkeypatch):
 def test_code_of_another_binding_is_refused(cache, monkeypatch):
     with chosen("wasmer-sdk") as name:
         engine = engines.get(name)
-        monkeypatch.setattr(type(engine), "version", "sdk 0.0.1")
+        monkeypatch.setattr(engine, "version", "sdk 0.0.1")
         with pytest.raises(PrerequisiteError, match=r"its caller uses sdk 0\.0\.1"):
             cache.artifact(engine, HELLO)
     assert code_files(cache) == {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +26,24 @@ def engine(request):
 def test_names_and_get():
     assert engines.names() == ("wasmtime", "wasmer")
     assert engines.get("wasmtime") is engines.get("wasmtime")
+    assert set(engines.variants()) > {"wasmtime", "wasmtime-winch", "wasmer-singlepass"}
     with pytest.raises(Unsupported, match="v8"):
         engines.get("v8")
+
+
+@pytest.mark.parametrize(
+    ("wish", "version"),
+    [("sdk", "sdk "), ("native", "native (cranelift)"), ("native-singlepass", "native (singlepass)")],
+)
+def test_the_environment_chooses_what_wasmer_is(monkeypatch, wish, version):
+    if wish != "sdk" and native_binding.find() is None:
+        pytest.skip("the native wasmer binding is not built: make native")
+    monkeypatch.setenv(native_binding.OVERRIDE, wish)
+    made = engines.get.__wrapped__("wasmer")
+    assert version in made.version
+    assert made.name == "wasmer"
+    # It has no say in what an engine is that is called by its full name.
+    assert "sdk" in engines.get.__wrapped__("wasmer-sdk").version
 
 
 def test_version_is_known_without_importing(engine):
@@ -45,12 +60,13 @@ assert not [name for name in sys.modules if name in heavy]
     from importlib.metadata import version
 
     expected = {
-        "": lambda: version("wasmtime"),
-        "sdk": lambda: f"sdk {version('wasmer-sdk')}",
-        "native": lambda: f"{native_binding.wasmer_version()} native (cranelift)",
-        "native-singlepass": lambda: f"{native_binding.wasmer_version()} native (singlepass)",
+        "wasmtime": lambda: version("wasmtime"),
+        "wasmtime-winch": lambda: f"{version('wasmtime')} (winch)",
+        "wasmer-sdk": lambda: f"sdk {version('wasmer-sdk')}",
+        "wasmer-native": lambda: f"{native_binding.wasmer_version()} native (cranelift)",
+        "wasmer-singlepass": lambda: f"{native_binding.wasmer_version()} native (singlepass)",
     }
-    assert done.stdout.strip() == expected[os.environ[native_binding.OVERRIDE]]()
+    assert done.stdout.strip() == expected[engine.name]()
 
 
 def test_missing_package_has_a_remedy():

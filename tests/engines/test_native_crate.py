@@ -356,3 +356,9 @@ answer([compiled.instantiate(["h"], stdout=bad).run(), error(lambda: compiled.in
 def test_nul_in_arguments_is_refused(script):
     found = script("answer(error(lambda: run(sys.argv[2], 'a\\0b')))", ROOT / "data/wasm/hello.wasm")
     assert found[0] == "ValueError"
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.01"])
+def test_a_sleep_of_no_time_ends(script, seconds):
+    code, out = script("answer(run(sys.argv[2], sys.argv[3]))", FIXTURES / "sleep.wasm", seconds)
+    assert (code, out) == (0, "sleeping\nawake\n")

@@ -56,9 +56,7 @@ def wat(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
-# Singlepass shares its adapter with cranelift: that it compiles rightly is tested with the binding.
-# Not for the session: the choice would reach tests that know nothing of it.
-@pytest.fixture(scope="module", params=[name for name in ADAPTERS if name != "wasmer-singlepass"])
+@pytest.fixture(scope="module", params=ADAPTERS)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     with chosen(request.param) as name:
         yield name

@@ -12,21 +12,20 @@ import time
 
 import pytest
 
-from tests.engines.adapters import ADAPTERS
+from tests.engines.adapters import ADAPTERS, chosen
+from wasmlab import engines
 from wasmlab.engines import native_binding
 from wasmlab.sandbox import commands
 
 
-@pytest.fixture(params=[name for name in ADAPTERS if name != "wasmer-singlepass"])
+@pytest.fixture(params=ADAPTERS)
 def wasmlab(request, tmp_path_factory, helpers):
     """wasmlab("exit", "--", "3") -> CompletedProcess of `wasmlab run FIXTURE ...` on each adapter."""
-    engine, binding = ADAPTERS[request.param]
     cache = tmp_path_factory.getbasetemp() / "run-cache"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), native_binding.OVERRIDE: binding}
-    if binding == "native":
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    with chosen(request.param) as engine:
         library = native_binding.find()
-        if library is None:
-            pytest.skip("the native wasmer binding is not built: make native")
+    if library is not None:
         built = cache / "wasmlab" / "native" / native_binding.key()
         built.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -40,14 +39,14 @@ def wasmlab(request, tmp_path_factory, helpers):
         return subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=False, **options)
 
     run.engine = engine
-    run.writes = request.param != "wasmer-sdk"
+    run.capabilities = engines.get(engine).capabilities
     return run
 
 
 def test_a_component_runs_where_the_engine_has_components(wasmlab, helpers):
     path = str(helpers.fixtures.parent / "components" / "hello.wasm")
     done = wasmlab(path, "--", "a", "b")
-    if wasmlab.engine == "wasmtime":
+    if wasmlab.capabilities.components:
         assert (done.returncode, done.stderr) == (0, b"hello from stderr!\n")
         assert done.stdout == b'hello from stdout!\nArgs are: ["a", "b"]\n'
     else:
@@ -89,7 +88,7 @@ def test_directories(wasmlab, tmp_path):
     (tmp_path / "a.txt").write_text("hi\n")
     assert wasmlab("readfile", "--dir", f"{tmp_path}::/d:ro", "/d/a.txt").stdout == b"hi\n"
     done = wasmlab("writefile", "--dir", f"{tmp_path}::/d", "/d/b.txt", "text")
-    if wasmlab.writes:
+    if wasmlab.capabilities.directories:
         assert done.returncode == 0
         assert (tmp_path / "b.txt").read_text() == "text\n"
     else:
@@ -102,7 +101,7 @@ def test_directories(wasmlab, tmp_path):
     "wrong",
     [
         ["--memory", "much"], ["--memory", "0"], ["--timeout", "soon"], ["--env", "novalue"], ["--dir", "/tmp"],
-        ["--dir", "/nowhere-at-all::/d"], ["--engine", "v8"], ["--unknown"],
+        ["--dir", "/nowhere-at-all::/d"], ["--engine", "v8"], ["--unknown"], ["--fuel", "-1"],
     ],
 )  # fmt: skip
 def test_wrong_usage_is_2(wasmlab, wrong):
@@ -171,3 +170,13 @@ def test_sizes(text, size):
 @pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("5s", 5), ("2m", 120), ("1.5", 1.5)])
 def test_times(text, seconds):
     assert commands._time(text) == seconds
+
+
+def test_fuel(wasmlab):
+    done = wasmlab("loop", "--fuel", "1000000")
+    if wasmlab.capabilities.fuel:
+        assert done.returncode == 134
+        assert b"out_of_fuel" in done.stderr
+    else:
+        assert done.returncode == 1
+        assert b"wasmtime" in done.stderr

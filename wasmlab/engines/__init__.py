@@ -13,7 +13,6 @@ cannot do rather than dropping it. Guests never run here: only `wasmlab.sandbox`
 from __future__ import annotations
 
 import functools
-import importlib
 
 from wasmlab.engines.base import Capabilities, Compiled, Engine, GuestResult
 from wasmlab.engines.cache import CompileCache
@@ -27,23 +26,29 @@ __all__ = [
     "GuestResult",
     "get",
     "names",
+    "variants",
 ]
 
-# Name -> (module, class). Nothing is imported before it is asked for: `import wasmtime` alone takes 60-140 ms.
-_ADAPTERS = {
-    "wasmtime": ("wasmlab.engines.wasmtime", "WasmtimeEngine"),
-    "wasmer": ("wasmlab.engines.wasmer", "WasmerEngine"),
-}
+_NAMES = ("wasmtime", "wasmer")
+_VARIANTS = ("wasmtime", "wasmtime-winch", "wasmer-native", "wasmer-singlepass", "wasmer-sdk")
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all engines, the default first."""
-    return tuple(_ADAPTERS)
+    return _NAMES
+
+
+def variants() -> tuple[str, ...]:
+    """Return every adapter by the name that `get` takes: an engine by each of its compilers and bindings.
+
+    ``wasmer`` is one of those called ``wasmer-...``; which, its version tells.
+    """
+    return _VARIANTS
 
 
 @functools.cache
 def get(name: str) -> Engine:
-    """Return the adapter called `name`; the engine's bindings are imported only when it is used.
+    """Return the adapter called `name`, one of `names` or `variants`. Its bindings are imported only when it is used.
 
     ``wasmer`` is the native binding where that has been built (see `native_binding`), else the package ``wasmer-sdk``;
     the adapter's ``version`` tells which.
@@ -53,20 +58,24 @@ def get(name: str) -> Engine:
     Unsupported
         If there is no such engine.
     PrerequisiteError
-        If the environment asks for a binding of wasmer that is not there.
+        If the name, or the environment, asks for a binding of wasmer that is not there.
     """
-    if name not in _ADAPTERS:
-        raise Unsupported(
-            f"there is no engine called {name!r}",
-            remedy=f"use one of: {', '.join(names())}",
-            capability="engine",
-        )
-    if name == "wasmer":
+    # Nothing is imported before it is asked for: `import wasmtime` alone takes 60-140 ms.
+    if name in ("wasmtime", "wasmtime-winch"):
+        from wasmlab.engines.wasmtime import WasmtimeEngine
+
+        return WasmtimeEngine(name.partition("-")[2] or "cranelift", name)
+    if name in _NAMES or name in _VARIANTS:
         from wasmlab.engines import wasmer_native
 
-        native = wasmer_native.make()
+        native = wasmer_native.make(name)
         if native is not None:
             return native
-    module, cls = _ADAPTERS[name]
-    engine: Engine = getattr(importlib.import_module(module), cls)()
-    return engine
+        from wasmlab.engines.wasmer import WasmerEngine
+
+        return WasmerEngine(name)
+    raise Unsupported(
+        f"there is no engine called {name!r}",
+        remedy=f"use one of: {', '.join(dict.fromkeys((*_NAMES, *_VARIANTS)))}",
+        capability="engine",
+    )

@@ -47,6 +47,8 @@ class Capabilities:
         Phase -> where its time is instead, for each one that the engine's binding does not tell apart.
     fuel : bool
         ``RunSpec.fuel`` is enforced.
+    zero_timeouts : bool
+        A sleep, or a poll, with a timeout of 0 returns at once.
     argv0 : bool
         The guest sees ``argv[0]`` exactly as given.
     notes : mapping
@@ -65,6 +67,7 @@ class Capabilities:
     components: bool = True
     phases: bool = True
     fuel: bool = True
+    zero_timeouts: bool = True
     argv0: bool = True
     notes: Mapping[str, str] = field(default_factory=dict)
     hidden_phases: Mapping[str, str] = field(default_factory=dict)

@@ -1,9 +1,10 @@
 """Where the native wasmer binding is, and whether it is to be used. Light: each process that names wasmer asks.
 
 The binding (the crate in ``native/``) is in the cache once `native_build` has built it, or it is installed as the
-package ``wasmer-native``. The environment variable ``WASMLAB_WASMER`` chooses: ``native`` insists on it (and
-``native-singlepass`` on its other compiler), ``sdk`` takes the package ``wasmer-sdk``; unset, the native binding is
-taken if it is there.
+package ``wasmer-native``. For engine ``wasmer`` the environment variable ``WASMLAB_WASMER`` chooses: ``native`` insists
+on it (and ``native-singlepass`` on its other compiler), ``sdk`` takes the package ``wasmer-sdk``; unset, the native
+binding is taken if it is there. The engines ``wasmer-native``, ``wasmer-singlepass`` and ``wasmer-sdk`` are what they
+are called, whatever the environment says.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MODULE = "wasmer_native"
 LIBRARY = f"{MODULE}.abi3.so"
 OVERRIDE = "WASMLAB_WASMER"
 _COMPILERS = {"": "cranelift", "native": "cranelift", "native-singlepass": "singlepass"}
+_NAMED = {"wasmer-native": "native", "wasmer-singlepass": "native-singlepass", "wasmer-sdk": "sdk"}
 
 
 @functools.cache
@@ -58,15 +60,15 @@ def _installed() -> Path | None:
     return library if wanted.exists() and library.exists() else None
 
 
-def chosen() -> tuple[Path, str] | None:
-    """Return (library, compiler) if engine wasmer is to be the native binding, None if it is to be ``wasmer-sdk``.
+def chosen(name: str = "wasmer") -> tuple[Path, str] | None:
+    """Return (library, compiler) if engine `name` is to be the native binding, None if it is to be ``wasmer-sdk``.
 
     Raises
     ------
     PrerequisiteError
-        If ``WASMLAB_WASMER`` insists on a binding that is not there, or names none.
+        If `name` or ``WASMLAB_WASMER`` insists on a binding that is not there, or that names none.
     """
-    wish = os.environ.get(OVERRIDE, "")
+    wish = _NAMED.get(name) or os.environ.get(OVERRIDE, "")
     if wish == "sdk":
         return None
     if wish not in _COMPILERS:
@@ -79,8 +81,8 @@ def chosen() -> tuple[Path, str] | None:
         return library, _COMPILERS[wish]
     if wish:
         raise PrerequisiteError(
-            f"{OVERRIDE} asks for the native wasmer binding, which has not been built",
-            remedy=f"make native (or: python -m wasmlab.engines.native_build), or unset {OVERRIDE}",
+            f"{name if name in _NAMED else OVERRIDE} asks for the native wasmer binding, which has not been built",
+            remedy="make native (or: python -m wasmlab.engines.native_build), or ask for the binding sdk",
         )
     return None
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version, trap_kind
+from wasmlab.engines.common import DEADLINE_NOTE, NO_START, refuse_other_than_core, refused
 from wasmlab.engines.laps import Laps
 from wasmlab.engines.module_limits import initial_bytes, with_memory_limit
 from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from wasmlab.engines.spec import RunSpec, Span
     from wasmlab.engines.stdio import Stdio
 
-_COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
 # (module (memory (export "memory") 1) (func (export "_start"))): what a worker rehearses with. It makes the SDK start
 # its threads and its runtime, which would otherwise cost the guest 10 ms.
 _NOOP = bytes.fromhex(
@@ -57,6 +57,8 @@ _CAPABILITIES = Capabilities(
     components=False,
     stream_order=False,
     phases=False,
+    fuel=False,
+    zero_timeouts=False,
     argv0=False,
     notes={
         "directories": "wasmer-sdk 0.5 cannot show the guest a host directory for writing; use engine wasmtime, or "
@@ -73,7 +75,9 @@ _CAPABILITIES = Capabilities(
         "stream_order": "the SDK collects stdout and stderr apart: lines of one stream keep their order, lines of "
         "different streams written within a millisecond may change places",
         "streaming": "the SDK's streams are copied to the descriptors by the worker",
-        "deadline": "the worker is killed; there is no guest backtrace",
+        "deadline": DEADLINE_NOTE,
+        "zero_timeouts": "to the SDK's poll_oneoff a timeout of 0 is none: a sleep of no time lasts for ever",
+        "fuel": "wasmer-sdk 0.5 has no metering; use engine wasmtime, or build the native binding (make native)",
     },
     hidden_phases={
         "bind": "the SDK's client, which holds the engine, is made by each idle worker and not in the zygote",
@@ -88,11 +92,11 @@ _CAPABILITIES = Capabilities(
 class WasmerEngine:
     """The adapter."""
 
-    name = "wasmer"
     capabilities = _CAPABILITIES
     noop_module = _NOOP
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "wasmer") -> None:
+        self.name = name
         self.noop: Path | None = None
         self._root: Path | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +117,13 @@ class WasmerEngine:
         return {"binding": "sdk", "compiler": "cranelift"}
 
     def check(self, spec: RunSpec) -> None:
-        """Raise `Unsupported` for writable directories."""
+        """Raise `Unsupported` for writable directories and for fuel."""
+        if spec.fuel is not None:
+            raise Unsupported(
+                f"wasmer cannot limit fuel: {_CAPABILITIES.notes['fuel']}",
+                remedy="run it on engine wasmtime, or give it a deadline",
+                capability="fuel",
+            )
         for one in spec.preopens:
             if not one.read_only:
                 raise Unsupported(
@@ -128,7 +138,7 @@ class WasmerEngine:
 
     def validate(self, wasm: bytes) -> None:
         """Raise `InvalidModule` if the SDK refuses the module."""
-        _refuse_other_than_core(wasm)
+        refuse_other_than_core(wasm, _CAPABILITIES.notes["components"])
         loop = asyncio.new_event_loop()
         loop.run_until_complete(self._load_only(wasm))
 
@@ -138,7 +148,7 @@ class WasmerEngine:
         try:
             await wasmer_sdk.Wasmer(cache_root=tempfile.gettempdir()).packages.load(wasm)
         except wasmer_sdk.WasmerError as error:
-            raise _invalid(error) from error
+            raise refused("wasmer", error) from error
 
     def cache_root(self, root: Path) -> Path:
         """Where the SDK keeps its code inside our cache."""
@@ -146,7 +156,7 @@ class WasmerEngine:
 
     def compile(self, wasm: bytes, key: str, variant: str = "", laps: Laps | None = None) -> Compiled:
         """Let the SDK compile into a directory of its own and take what it wrote."""
-        _refuse_other_than_core(wasm)
+        refuse_other_than_core(wasm, _CAPABILITIES.notes["components"])
         if variant:
             wasm = with_memory_limit(wasm, int(variant.partition("=")[2]))
         with tempfile.TemporaryDirectory(prefix="wasmlab-wasmer-") as scratch:
@@ -169,13 +179,13 @@ class WasmerEngine:
         try:
             package = await client.packages.load(wasm)
         except wasmer_sdk.WasmerError as error:
-            raise _invalid(error) from error
+            raise refused("wasmer", error) from error
         sandbox = await client.sandboxes.create(packages=[package])
         try:
             await sandbox.command(package, ["\0"]).run(check=False)
         except wasmer_sdk.WasmerError as error:
             if "null byte" not in str(error):
-                raise _invalid(error) from error
+                raise refused("wasmer", error) from error
         else:  # pragma: no cover - a future SDK might allow it; better an error than a guest that ran unasked
             raise InvalidModule(
                 "wasmer-sdk ran the module instead of compiling it", remedy="use wasmer-sdk 0.5"
@@ -301,29 +311,10 @@ def _reason(text: str) -> tuple[str, str]:
     kind = next((kind for part, kind in _REASONS if part in text), None)
     if kind is None:
         kind = trap_kind(text) or ("trap" if "RuntimeError" in text else "failed")
+    if kind == "link" and "_start" in text:
+        return kind, NO_START
     first = text.partition("RuntimeError: ")[2] or text
     return kind, " ".join(first.split("\n", 1)[0].split())
-
-
-def _refuse_other_than_core(wasm: bytes) -> None:
-    if wasm[:4] != b"\0asm":
-        raise InvalidModule(
-            f"not a WASM binary: it begins with {wasm[:4].hex(' ') or 'nothing'}, not 00 61 73 6d",
-            remedy="compile it to WASM (python -m ziglang cc --target=wasm32-wasi), or check the download",
-        )
-    if wasm[:8] == _COMPONENT_MAGIC:
-        raise Unsupported(
-            f"wasmer cannot run this component: {_CAPABILITIES.notes['components']}",
-            remedy="run it on engine wasmtime",
-            capability="components",
-        )
-
-
-def _invalid(error: Exception) -> InvalidModule:
-    return InvalidModule(
-        f"wasmer refuses the module: {' '.join(str(error).split())}",
-        remedy="compile it again, or check that the download is complete",
-    )
 
 
 def _command_name(argv0: str) -> str:

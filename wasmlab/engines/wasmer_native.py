@@ -15,9 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines import native_binding
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of
+from wasmlab.engines.common import (
+    DEADLINE_NOTE,
+    FUEL,
+    MEMORY_NOTE,
+    hand_over,
+    refuse_other_than_core,
+    refused,
+    trapped,
+)
 from wasmlab.engines.laps import Laps
 from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
-from wasmlab.errors import InvalidModule, Unsupported
+from wasmlab.errors import InvalidModule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,24 +34,22 @@ if TYPE_CHECKING:
     from wasmlab.engines.spec import RunSpec, Span
     from wasmlab.engines.stdio import Stdio
 
-_COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
 # fd_write of nothing, then proc_exit(0): what a worker rehearses with.
 _NOOP = bytes.fromhex(
     "0061736d0100000001100360047f7f7f7f017f60017f0060000002460216776173695f736e617073686f745f70726576696577310866645f77"
     "72697465000016776173695f736e617073686f745f70726576696577310970726f635f657869740001030201020503010001071302066d656d"
     "6f72790200065f737461727400020a13011100410141004101410810001a410010010b"
 )
-# A guest that trapped with so much of its limit in use is taken to have run out of memory.
-_NEARLY_ALL = 0.9
+_NO_COMPONENTS = "wasmer runs core modules only; use engine wasmtime"
 
 _CAPABILITIES = Capabilities(
     components=False,
     notes={
-        "components": "wasmer runs core modules only; use engine wasmtime",
-        "memory_limit": "memory.grow fails at the limit; out_of_memory is reported if the guest then traps with 90 % "
-        "of the limit in use, or needs more than the limit to start",
+        "components": _NO_COMPONENTS,
+        "memory_limit": MEMORY_NOTE,
         "read_only_dirs": "enforced by the binding below wasmer, whose own rights let a guest create empty files",
-        "deadline": "the worker is killed; there is no guest backtrace",
+        "deadline": DEADLINE_NOTE,
+        "fuel": "the module is compiled with metering, by the rule of wasmtime's costs",
     },
 )
 
@@ -56,13 +63,15 @@ class WasmerNativeEngine:
         The binding, as `native_binding.chosen` found it.
     compiler : {"cranelift", "singlepass"}
         What compiles. Compiled code of both runs on the same engine.
+    name : str
+        What the engine is called.
     """
 
-    name = "wasmer"
     capabilities = _CAPABILITIES
     noop_module = _NOOP
 
-    def __init__(self, library: Path, compiler: str = "cranelift") -> None:
+    def __init__(self, library: Path, compiler: str = "cranelift", name: str = "wasmer") -> None:
+        self.name = name
         self._library = library
         self._compiler = compiler
         self._engine: Any = None
@@ -87,8 +96,8 @@ class WasmerNativeEngine:
         """Everything in a RunSpec is supported."""
 
     def variant(self, spec: RunSpec) -> str:
-        """Limits do not change the code."""
-        return ""
+        """Counting fuel changes the code; other limits do not."""
+        return "" if spec.fuel is None else FUEL
 
     @property
     def _binding(self) -> Any:
@@ -96,25 +105,28 @@ class WasmerNativeEngine:
 
     def validate(self, wasm: bytes) -> None:
         """Raise `InvalidModule` if wasmer refuses the module."""
-        _refuse_other_than_core(wasm)
+        refuse_other_than_core(wasm, _NO_COMPONENTS)
         binding = self._binding
         try:
             binding.Engine(self._compiler).validate(wasm)
         except binding.CompileError as error:
-            raise _invalid(error) from error
+            raise refused("wasmer", error) from error
 
     def compile(self, wasm: bytes, key: str, variant: str = "", laps: Laps | None = None) -> Compiled:
         """Compile and serialize."""
-        _refuse_other_than_core(wasm)
+        refuse_other_than_core(wasm, _NO_COMPONENTS)
         binding = self._binding
-        engine = self._compiling or binding.Engine(self._compiler)
+        metering = variant == FUEL
+        engine = self._compiling
+        if engine is None or metering:
+            engine = binding.Engine(self._compiler, metering=metering)
         try:
             if laps is not None:
                 engine.validate(wasm)
                 laps("validate")
             module = engine.compile(wasm)
         except binding.CompileError as error:
-            raise _invalid(error) from error
+            raise refused("wasmer", error) from error
         if laps is not None:
             laps("compile")
         code = module.serialize()
@@ -151,11 +163,7 @@ class WasmerNativeEngine:
         laps = Laps()
         engine, binding = self._engine, self._binding
         assert engine is not None, "prepare() comes first"
-        # What the worker had there (the zygote's log, say) is nothing that a guest's process should hold.
-        os.dup2(stdio.stdin, 0)
-        if not stdio.framed:
-            os.dup2(stdio.stdout, 1)
-            os.dup2(stdio.stderr, 2)
+        hand_over(stdio)
 
         def ended(code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
             return GuestResult(code, trap, message, tuple(laps.spans))
@@ -165,7 +173,7 @@ class WasmerNativeEngine:
                 with open(spec.module, "rb") as stream:
                     wasm = stream.read()
                 laps("read")
-                compiled = self.compile(wasm, "cold", laps=laps)
+                compiled = self.compile(wasm, "cold", self.variant(spec), laps)
                 module = engine.deserialize(compiled.files[compiled.artifact])
             else:
                 # The cache has compared its checksum, or knows the file's stamp.
@@ -185,6 +193,7 @@ class WasmerNativeEngine:
                 env=spec.env,
                 preopens=[(one.host, one.guest, one.read_only) for one in spec.preopens],
                 memory_limit_bytes=spec.memory_bytes,
+                fuel=spec.fuel,
                 **_streams(stdio),
             )
         except binding.MemoryLimitError as error:
@@ -202,11 +211,7 @@ class WasmerNativeEngine:
             raw = instance.run()
         except binding.Trap as error:
             laps("run")
-            used, limit = instance.memory_bytes, spec.memory_bytes
-            if limit is not None and used >= _NEARLY_ALL * limit:
-                text = f"out of memory: {used} of {limit} bytes were in use when the guest gave up ({error})"
-                return ended(None, "out_of_memory", text)
-            return ended(None, error.kind, f"wasm trap: {error}")
+            return trapped(laps, error.kind, f"wasm trap: {error}", instance.memory_bytes, spec.memory_bytes)
         laps("run")
         code, message = exit_code_of(raw)
         return ended(code, None, message)
@@ -223,28 +228,7 @@ def _streams(stdio: Stdio) -> dict[str, Any]:
     }
 
 
-def _refuse_other_than_core(wasm: bytes) -> None:
-    if wasm[:4] != b"\0asm":
-        raise InvalidModule(
-            f"not a WASM binary: it begins with {wasm[:4].hex(' ') or 'nothing'}, not 00 61 73 6d",
-            remedy="compile it to WASM (python -m ziglang cc --target=wasm32-wasi), or check the download",
-        )
-    if wasm[:8] == _COMPONENT_MAGIC:
-        raise Unsupported(
-            f"wasmer cannot run this component: {_CAPABILITIES.notes['components']}",
-            remedy="run it on engine wasmtime",
-            capability="components",
-        )
-
-
-def _invalid(error: Exception) -> InvalidModule:
-    return InvalidModule(
-        f"wasmer refuses the module: {' '.join(str(error).split())}",
-        remedy="compile it again, or check that the download is complete",
-    )
-
-
-def make() -> WasmerNativeEngine | None:
-    """Return the adapter if engine wasmer is to be the native binding, None if it is to be ``wasmer-sdk``."""
-    chosen = native_binding.chosen()
-    return None if chosen is None else WasmerNativeEngine(*chosen)
+def make(name: str = "wasmer") -> WasmerNativeEngine | None:
+    """Return the adapter if the engine called `name` is to be the native binding, None if it is ``wasmer-sdk``."""
+    chosen = native_binding.chosen(name)
+    return None if chosen is None else WasmerNativeEngine(*chosen, name)

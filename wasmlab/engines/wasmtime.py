@@ -12,11 +12,21 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasmlab.engines.base import Capabilities, Compiled, GuestResult, exit_code_of, package_version, trap_kind
+from wasmlab.engines.common import (
+    COMPONENT_MAGIC,
+    DEADLINE_NOTE,
+    FUEL,
+    MEMORY_NOTE,
+    NO_START,
+    hand_over,
+    refuse_other_than_wasm,
+    refused,
+    trapped,
+)
 from wasmlab.engines.laps import Laps
 from wasmlab.engines.spec import RunSpec, Span
 from wasmlab.engines.stdio import STDERR, STDOUT, Stdio, write_frame
@@ -27,7 +37,6 @@ if TYPE_CHECKING:
 
     import wasmtime
 
-_COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
 # A worker must know which of the two it maps before it maps it.
 _COMPONENT_SUFFIX = ".component.cwasm"
 # fd_write of one byte, then proc_exit(0): what a worker rehearses with.
@@ -41,15 +50,15 @@ _NOOP = bytes.fromhex(
 _MAX_STACK_BYTES = 2 << 20
 # A table entry costs the host 8 bytes that no memory limit counts.
 _MAX_TABLE_ELEMENTS = 10_000_000
-# A guest that trapped with so much of its limit in use is taken to have run out of memory.
-_NEARLY_ALL = 0.9
+# ``wasmtime_strategy_t``: the package's own setter does not know the last one.
+_STRATEGIES = {"cranelift": 1, "winch": 2}
 
 _CAPABILITIES = Capabilities(
     notes={
         "components": "WASI 0.2 commands run; their exit code is 0 or 1, as wasi:cli/exit defines it",
-        "memory_limit": "memory.grow fails at the limit; out_of_memory is reported if the guest then traps with 90 % "
-        "of the limit in use, or needs more than the limit to start",
-        "deadline": "the worker is killed; there is no guest backtrace",
+        "memory_limit": MEMORY_NOTE,
+        "deadline": DEADLINE_NOTE,
+        "fuel": "the module is compiled to count what it executes; the worker makes the engine for that when asked",
     }
 )
 
@@ -66,14 +75,24 @@ def _proc_exit(code: int) -> None:
 
 
 class WasmtimeEngine:
-    """The adapter."""
+    """The adapter.
 
-    name = "wasmtime"
+    Parameters
+    ----------
+    compiler : {"cranelift", "winch"}
+        Cranelift makes fast code, winch makes code fast.
+    name : str
+        What the engine is called.
+    """
+
     capabilities = _CAPABILITIES
     noop_module = _NOOP
 
-    def __init__(self) -> None:
+    def __init__(self, compiler: str = "cranelift", name: str = "wasmtime") -> None:
+        self.name = name
+        self._compiler = compiler
         self._engine: wasmtime.Engine | None = None
+        self._engine_variant = ""
         self._linker: wasmtime.Linker | None = None
         self._component_linker: wasmtime.component.Linker | None = None
         self.noop: Path | None = None
@@ -81,51 +100,53 @@ class WasmtimeEngine:
 
     @functools.cached_property
     def version(self) -> str:
-        """Version of the package ``wasmtime``."""
-        return package_version("wasmtime")
+        """Version of the package ``wasmtime``, and the compiler if it is not the usual one."""
+        plain = package_version("wasmtime")
+        return plain if self._compiler == "cranelift" else f"{plain} ({self._compiler})"
 
     def settings(self) -> dict[str, str]:
         """Compile settings (part of the cache key)."""
-        return {"compiler": "cranelift", "opt_level": "speed"}
+        return {"compiler": self._compiler, "opt_level": "speed"}
 
     def check(self, spec: RunSpec) -> None:
         """Everything in a RunSpec is supported."""
 
     def variant(self, spec: RunSpec) -> str:
-        """Limits do not change the code."""
-        return ""
+        """Counting fuel changes the code; other limits do not."""
+        return "" if spec.fuel is None else FUEL
 
-    def _make_engine(self) -> wasmtime.Engine:
+    def _make_engine(self, variant: str = "") -> wasmtime.Engine:
         import wasmtime
+        from wasmtime import _bindings
 
         config = wasmtime.Config()
         config.max_wasm_stack = _MAX_STACK_BYTES
+        _bindings.wasmtime_config_strategy_set(config.ptr(), _STRATEGIES[self._compiler])
+        if variant == FUEL:
+            config.consume_fuel = True
         return wasmtime.Engine(config)
 
     def validate(self, wasm: bytes) -> None:
         """Raise `InvalidModule` if wasmtime refuses the module."""
         import wasmtime
 
-        if wasm[:8] == _COMPONENT_MAGIC:
+        if wasm[:8] == COMPONENT_MAGIC:
             self.compile(wasm, "validate")
             return
         try:
             wasmtime.Module.validate(self._engine or self._make_engine(), wasm)
         except wasmtime.WasmtimeError as error:
-            raise _invalid(error) from error
+            raise refused("wasmtime", error) from error
 
     def compile(self, wasm: bytes, key: str, variant: str = "", laps: Laps | None = None) -> Compiled:
         """Compile and serialize. A component is not validated by itself: the binding has no function for that."""
         import wasmtime
 
-        if wasm[:4] != b"\0asm":
-            # wasmtime would try to read other bytes as the text format.
-            raise InvalidModule(
-                f"not a WASM binary: it begins with {wasm[:4].hex(' ') or 'nothing'}, not 00 61 73 6d",
-                remedy="compile it to WASM (python -m ziglang cc --target=wasm32-wasi), or check the download",
-            )
-        is_component = wasm[:8] == _COMPONENT_MAGIC
-        engine = self._engine or self._make_engine()
+        refuse_other_than_wasm(wasm)
+        is_component = wasm[:8] == COMPONENT_MAGIC
+        engine = self._engine
+        if engine is None or variant != self._engine_variant:
+            engine = self._make_engine(variant)
         try:
             if laps is not None and not is_component:
                 wasmtime.Module.validate(engine, wasm)
@@ -141,7 +162,7 @@ class WasmtimeEngine:
                 laps("compile")
             code = bytes(compiled.serialize())
         except wasmtime.WasmtimeError as error:
-            raise _invalid(error) from error
+            raise refused("wasmtime", error) from error
         if laps is not None:
             laps("serialize")
         name = key + (_COMPONENT_SUFFIX if is_component else ".cwasm")
@@ -150,17 +171,11 @@ class WasmtimeEngine:
     def prepare(self, cache_root: Path) -> None:
         """Make the Engine and the Linker that every worker inherits."""
         laps = Laps()
-        import wasmtime
+        import wasmtime  # noqa: F401 - here, so that it is a phase of its own
 
         laps("import")
         engine = self._make_engine()
-        linker = wasmtime.Linker(engine)
-        linker.define_wasi()
-        # The engine's own proc_exit rejects codes of 126 and more and loses them.
-        linker.allow_shadowing = True
-        signature = wasmtime.FuncType([wasmtime.ValType.i32()], [])
-        for module in ("wasi_snapshot_preview1", "wasi_unstable"):
-            linker.define_func(module, "proc_exit", signature, _proc_exit)
+        linker = _linker(engine)
         if self._engine is None:
             # Freed while the bindings still exist; at the very end of an interpreter their destructors only complain.
             atexit.register(self._free)
@@ -195,24 +210,25 @@ class WasmtimeEngine:
         import wasmtime
 
         laps = Laps()
-        spans = laps.spans
+
+        def ended(code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
+            return GuestResult(code, trap, message, tuple(laps.spans))
+
+        if spec.fuel is not None:
+            self._count_fuel()
         engine, linker = self._engine, self._linker
         assert engine is not None, "prepare() comes first"
         assert linker is not None, "prepare() comes first"
-        # The engine inherits descriptors 0-2 and nothing else: real files, pipes and terminals, no copying.
-        os.dup2(stdio.stdin, 0)
-        if not stdio.framed:
-            os.dup2(stdio.stdout, 1)
-            os.dup2(stdio.stderr, 2)
+        hand_over(stdio)
         try:
             with open(spec.module if cold else artifact, "rb") as stream:
                 head = stream.read(8)
                 wasm = head + stream.read() if cold else b""
             if cold:
                 laps("read")
-                compiled = self.compile(wasm, "cold", laps=laps)
+                compiled = self.compile(wasm, "cold", self.variant(spec), laps)
                 code = compiled.files[compiled.artifact]
-                is_component = head == _COMPONENT_MAGIC
+                is_component = head == COMPONENT_MAGIC
             else:
                 is_component = str(artifact).endswith(_COMPONENT_SUFFIX)
             if is_component:
@@ -223,11 +239,9 @@ class WasmtimeEngine:
                 module = wasmtime.Module.deserialize_file(engine, str(artifact))
             laps("load")
         except InvalidModule as error:
-            return GuestResult(None, "invalid_module", error.message, tuple(spans))
+            return ended(None, "invalid_module", error.message)
         except wasmtime.WasmtimeError as error:
-            return GuestResult(
-                None, "invalid_module", f"cannot load the compiled module: {error}", tuple(spans)
-            )
+            return ended(None, "invalid_module", f"cannot load the compiled module: {error}")
 
         if before_guest is not None:
             before_guest()
@@ -238,35 +252,35 @@ class WasmtimeEngine:
             exports = instance.exports(store)
             start_function = exports.get("_start")
         except wasmtime.Trap as error:
-            return _trapped(error, spans, 0, spec.memory_bytes)
+            return trapped(laps, *_reason(error), 0, spec.memory_bytes)
         except _ProcExit as leave:
             laps("instantiate")
-            return GuestResult(*_left(leave), tuple(spans))
+            return ended(*_left(leave))
         except wasmtime.WasmtimeError as error:
-            return _not_instantiated(error, spans)
+            return ended(None, *_not_instantiated(error))
         if not isinstance(start_function, wasmtime.Func):
-            return GuestResult(
-                None,
-                "link",
-                "the module exports no function _start: it is a library, not a command",
-                tuple(spans),
-            )
+            return ended(None, "link", NO_START)
         laps("instantiate")
+        left: tuple[int, None, str] = (0, None, "")
         try:
             start_function(store)
-            result = GuestResult(0)
         except _ProcExit as leave:
-            result = GuestResult(*_left(leave))
+            left = _left(leave)
         except wasmtime.Trap as error:
             laps("run")
             memory = exports.get("memory")
             used = memory.data_len(store) if isinstance(memory, wasmtime.Memory) else 0
-            return _trapped(error, spans, used, spec.memory_bytes)
+            return trapped(laps, *_reason(error), used, spec.memory_bytes)
         except wasmtime.WasmtimeError as error:
             laps("run")
-            return GuestResult(None, "failed", f"wasmtime failed: {error}", tuple(spans))
+            return ended(None, "failed", f"wasmtime failed: {error}")
         laps("run")
-        return GuestResult(result.exit_code, None, result.message, tuple(spans))
+        return ended(*left)
+
+    def _count_fuel(self) -> None:
+        """Change to an engine that counts, for code that does; made here, since hardly any run wants it."""
+        self._engine, self._engine_variant = self._make_engine(FUEL), FUEL
+        self._linker, self._component_linker = _linker(self._engine), None
 
     def _store(self, spec: RunSpec, stdio: Stdio) -> wasmtime.Store:
         import wasmtime
@@ -277,6 +291,8 @@ class WasmtimeEngine:
             memory_size=-1 if spec.memory_bytes is None else spec.memory_bytes,
             table_elements=_MAX_TABLE_ELEMENTS,
         )
+        if spec.fuel is not None:
+            store.set_fuel(spec.fuel)
         wasi = wasmtime.WasiConfig()
         wasi.argv = list(spec.argv)
         wasi.env = spec.env
@@ -305,7 +321,9 @@ class WasmtimeEngine:
         import wasmtime
         from wasmtime import component
 
-        spans = laps.spans
+        def ended(code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
+            return GuestResult(code, trap, message, tuple(laps.spans))
+
         engine = self._engine
         assert engine is not None
         try:
@@ -314,9 +332,7 @@ class WasmtimeEngine:
             else:
                 loaded = component.Component.deserialize(engine, code)
         except wasmtime.WasmtimeError as error:
-            return GuestResult(
-                None, "invalid_module", f"cannot load the compiled component: {error}", tuple(spans)
-            )
+            return ended(None, "invalid_module", f"cannot load the compiled component: {error}")
         laps("load")
         if self._component_linker is None:
             self.complete()
@@ -329,7 +345,7 @@ class WasmtimeEngine:
         try:
             instance = linker.instantiate(store, loaded)
         except wasmtime.WasmtimeError as error:
-            return _not_instantiated(error, spans)
+            return ended(None, *_not_instantiated(error))
         run = None
         for minor in range(9, -1, -1):  # the newest 0.2.x that it exports
             interface = instance.get_export_index(store, f"wasi:cli/run@0.2.{minor}")
@@ -337,32 +353,39 @@ class WasmtimeEngine:
                 run = instance.get_func(store, instance.get_export_index(store, "run", interface) or "run")
                 break
         if run is None:
-            return GuestResult(
-                None,
-                "link",
-                "the component does not export wasi:cli/run@0.2: it is not a command",
-                tuple(spans),
-            )
+            return ended(None, "link", "the component does not export wasi:cli/run@0.2: it is not a command")
         laps("instantiate")
+        message = ""
         try:
             value = run(store)
-            failed = isinstance(value, component.Variant) and value.tag == "err"
-            result = GuestResult(1 if failed else 0)
+            code_left = 1 if isinstance(value, component.Variant) and value.tag == "err" else 0
         except wasmtime.ExitTrap as leave:
             code_left, message = exit_code_of(leave.code)
-            result = GuestResult(code_left, None, message)
         except wasmtime.Trap as error:
             laps("run")
-            return _trapped(error, spans, 0, spec.memory_bytes)
+            return trapped(laps, *_reason(error), 0, spec.memory_bytes)
         except wasmtime.WasmtimeError as error:
             laps("run")
             # A component's trap comes without its code: the message is all there is.
             _, mark, reason = str(error).rpartition("wasm trap: ")
             kind = (trap_kind(reason) or "trap") if mark else "failed"
             text = f"wasm trap: {' '.join(reason.split())}" if mark else f"wasmtime failed: {error}"
-            return GuestResult(None, kind, text, tuple(spans))
+            return ended(None, kind, text)
         laps("run")
-        return GuestResult(result.exit_code, None, result.message, tuple(spans))
+        return ended(code_left, None, message)
+
+
+def _linker(engine: wasmtime.Engine) -> wasmtime.Linker:
+    import wasmtime
+
+    linker = wasmtime.Linker(engine)
+    linker.define_wasi()
+    # The engine's own proc_exit rejects codes of 126 and more and loses them.
+    linker.allow_shadowing = True
+    signature = wasmtime.FuncType([wasmtime.ValType.i32()], [])
+    for module in ("wasi_snapshot_preview1", "wasi_unstable"):
+        linker.define_func(module, "proc_exit", signature, _proc_exit)
+    return linker
 
 
 def _left(leave: _ProcExit) -> tuple[int, None, str]:
@@ -370,33 +393,17 @@ def _left(leave: _ProcExit) -> tuple[int, None, str]:
     return code, None, message
 
 
-def _invalid(error: Exception) -> InvalidModule:
-    return InvalidModule(
-        f"wasmtime refuses the module: {' '.join(str(error).split())}",
-        remedy="compile it again, or check that the download is complete",
-    )
-
-
-def _trapped(
-    error: wasmtime.Trap, spans: list[Span], used_bytes: int, limit_bytes: int | None
-) -> GuestResult:
+def _reason(error: wasmtime.Trap) -> tuple[str, str]:
     code = error.trap_code
     kind = code.name.lower() if code is not None else "trap"
     # The message is a backtrace: its last line holds the reason, the first says nothing new.
     lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    reason = next(
-        (line for line in reversed(lines) if line.startswith("wasm trap:")), lines[0] if lines else kind
-    )
-    if limit_bytes is not None and used_bytes >= _NEARLY_ALL * limit_bytes:
-        text = f"out of memory: {used_bytes} of {limit_bytes} bytes were in use when the guest gave up ({reason})"
-        return GuestResult(None, "out_of_memory", text, tuple(spans))
-    return GuestResult(None, kind, reason, tuple(spans))
+    named = [line for line in lines if line.startswith("wasm trap:")]
+    return kind, named[-1] if named else (lines or [kind])[0]
 
 
-def _not_instantiated(error: Exception, spans: list[Span]) -> GuestResult:
+def _not_instantiated(error: Exception) -> tuple[str, str]:
     text = " ".join(str(error).split())
     if "exceeds memory limits" in text:
-        return GuestResult(
-            None, "out_of_memory", f"the module needs more memory to start: {text}", tuple(spans)
-        )
-    return GuestResult(None, "link", text, tuple(spans))
+        return "out_of_memory", f"the module needs more memory to start: {text}"
+    return "link", text

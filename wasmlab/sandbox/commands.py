@@ -37,7 +37,12 @@ def run(
         list[str] | None,
         typer.Argument(metavar="[-- ARGS]...", help="Arguments of the module.", show_default=False),
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", "-e", help="wasmtime or wasmer.")] = "wasmtime",
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", "-e", help="wasmtime or wasmer, or one of their compilers by name: wasmtime-winch."
+        ),
+    ] = "wasmtime",
     env: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,6 +58,12 @@ def run(
     ] = None,
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="TIME", help="Kill it after 500ms, 5s, 2m.")
+    ] = None,
+    fuel: Annotated[
+        int | None,
+        typer.Option(
+            "--fuel", metavar="N", min=0, help="Stop it after N WASM operators: the same everywhere."
+        ),
     ] = None,
     use_http: Annotated[bool, typer.Option("--use-http", help="Pull REF over plain http.")] = False,
     insecure: Annotated[
@@ -71,10 +82,9 @@ def run(
     from wasmlab.errors import WasmlabError
     from wasmlab.sandbox.direct import module_spec, run_once
 
-    if engine not in engines.names():
-        raise typer.BadParameter(
-            f"{engine!r} is not one of {', '.join(engines.names())}", param_hint="--engine"
-        )
+    known = dict.fromkeys((*engines.names(), *engines.variants()))
+    if engine not in known:
+        raise typer.BadParameter(f"{engine!r} is not one of {', '.join(known)}", param_hint="--engine")
     for word in (*(args or ()), *(env or ())):
         # WASI hands arguments and variables to the guest as UTF-8: say it before a worker stumbles over it.
         if any("\ud800" <= character <= "\udfff" for character in word):
@@ -84,6 +94,7 @@ def run(
         "preopens": tuple(_preopen(one) for one in dir or ()),
         "memory_bytes": None if memory is None else _size(memory),
         "deadline_s": None if timeout is None else _time(timeout),
+        "fuel": fuel,
     }
     path = Path(target)
     if not _is_file(target):

@@ -1,15 +1,22 @@
-//! Host functions whose answer by `wasmer-wasix` is put right.
+//! Host functions of `wasmer-wasix` that are put right.
 //!
-//! It calls each standard stream a character device, whatever that is. A C library takes those for terminals and writes
-//! line by line: a program that prints 10,000 lines into a pipe then makes 10,000 system calls instead of 200.
+//! * It calls each standard stream a character device, whatever that is. A C library takes those for terminals and
+//!   writes line by line: a program that prints 10,000 lines into a pipe then makes 10,000 system calls instead of 200.
+//! * To its `poll_oneoff` a timeout of 0 is none, so that a sleep of no time lasts for ever; 1 is one that is over.
 
-use wasmer::{AsStoreMut, Extern, FunctionEnv, FunctionEnvMut, Imports, RuntimeError, TypedFunction};
+use wasmer::{AsStoreMut, Extern, Function, FunctionEnv, FunctionEnvMut, Imports, RuntimeError, TypedFunction};
 use wasmer_wasix::WasiEnv;
 use wasmer_wasix::wasmer_wasix_types::wasi::Filetype;
 
 /// (function, where in its answer the file type is): `__wasi_fdstat_t`, `__wasi_filestat_t`.
 const ANSWERS: [(&str, u64); 2] = [("fd_fdstat_get", 0), ("fd_filestat_get", 16)];
-const VERSIONS: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
+const PREVIEW1: &str = "wasi_snapshot_preview1";
+/// `__wasi_subscription_t`: its size, and where its tag and the timeout of a clock are.
+const SUBSCRIPTION: (u64, u64, u64) = (48, 8, 24);
+const CLOCK: u8 = 0;
+type Poll = TypedFunction<(i32, i32, i32, i32), i32>;
+
+const VERSIONS: [&str; 2] = [PREVIEW1, "wasi_unstable"];
 
 /// Let the guest see what its streams 0 to 2 really are.
 pub fn tell_filetypes(
@@ -25,7 +32,7 @@ pub fn tell_filetypes(
             let honest = move |mut context: FunctionEnvMut<'_, WasiEnv>, fd: i32, at: i32| {
                 answer(&mut context, &original, fd, at, offset, streams)
             };
-            imports.define(version, name, wasmer::Function::new_typed_with_env(store, env, honest));
+            imports.define(version, name, Function::new_typed_with_env(store, env, honest));
         }
     }
 }
@@ -44,6 +51,49 @@ fn answer(
         // The guest's thread is this one, so its memory does not move under the view. The original wrote there.
         let memory = unsafe { context.data().memory_view(context) };
         let _ = memory.write_u8(u64::from(at.cast_unsigned()) + offset, *filetype as u8);
+    }
+    Ok(errno)
+}
+
+/// Let a timeout of no time be over at once.
+pub fn end_timeouts_of_zero(imports: &mut Imports, store: &mut impl AsStoreMut, env: &FunctionEnv<WasiEnv>) {
+    let Some(Extern::Function(original)) = imports.get_export(PREVIEW1, "poll_oneoff") else { return };
+    let Ok(original) = original.typed::<(i32, i32, i32, i32), i32>(store) else { return };
+    let honest = move |mut context: FunctionEnvMut<'_, WasiEnv>, subscriptions, events, count, seen| {
+        poll(&mut context, &original, subscriptions, events, count, seen)
+    };
+    imports.define(PREVIEW1, "poll_oneoff", Function::new_typed_with_env(store, env, honest));
+}
+
+fn poll(
+    context: &mut FunctionEnvMut<'_, WasiEnv>,
+    original: &Poll,
+    subscriptions: i32,
+    events: i32,
+    count: i32,
+    seen: i32,
+) -> Result<i32, RuntimeError> {
+    let (size, tag, timeout) = SUBSCRIPTION;
+    let mut changed = Vec::new();
+    {
+        let memory = unsafe { context.data().memory_view(context) };
+        for index in 0..u64::from(count.cast_unsigned()) {
+            let at = u64::from(subscriptions.cast_unsigned()) + index * size;
+            let (mut kind, mut value) = ([0; 1], [0; 8]);
+            // What lies outside the memory is the original's to refuse.
+            if memory.read(at + tag, &mut kind).and_then(|()| memory.read(at + timeout, &mut value)).is_err() {
+                break;
+            }
+            if kind == [CLOCK] && value == [0; 8] && memory.write(at + timeout, &1u64.to_le_bytes()).is_ok() {
+                changed.push(at + timeout);
+            }
+        }
+    }
+    let errno = original.call(context, subscriptions, events, count, seen)?;
+    // They are the guest's, and constant.
+    let memory = unsafe { context.data().memory_view(context) };
+    for at in changed {
+        let _ = memory.write(at, &[0; 8]);
     }
     Ok(errno)
 }

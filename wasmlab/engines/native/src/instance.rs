@@ -13,7 +13,7 @@ use wasmer_wasix::wasmer_wasix_types::wasi::Filetype;
 use wasmer_wasix::{WasiEnv, WasiFunctionEnv, WasiModuleInstanceHandles, WasiModuleTreeHandles, WasiRuntimeError};
 
 use crate::errors::{Ended, WasmerError, unpanicked};
-use crate::honest::tell_filetypes;
+use crate::honest::{end_timeouts_of_zero, tell_filetypes};
 use crate::hostdir::HostDir;
 use crate::limits::limited;
 use crate::metering::Fuel;
@@ -69,6 +69,7 @@ impl Guest {
         let mut imports =
             env.import_object_for_all_wasi_versions(&mut store, module).map_err(WasiRuntimeError::from)?;
         tell_filetypes(&mut imports, &mut store, &env.env, streams);
+        end_timeouts_of_zero(&mut imports, &mut store, &env.env);
         let imported = module.imports().find_map(|import| match import.ty() {
             ExternType::Memory(ty) => Some(*ty),
             _ => None,
