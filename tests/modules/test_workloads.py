@@ -30,6 +30,7 @@ def test_a_component_is_a_kernel_with_the_same_answer() -> None:
         module = work.module()
         assert module.kind == "component" and module.is_command and module.size_bytes < 200_000
         assert work.engines == ("wasmtime",) and work.needs == ("components",)
+        assert work.runs_on("wasmtime-winch") and not work.runs_on("wasmer-singlepass")
         assert work.expected_digest == workloads.get(work.name.partition("/")[0]).expected_digest
 
 

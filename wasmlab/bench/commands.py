@@ -202,7 +202,7 @@ def _arms(
                 f"{work.name} reads standard input, which a Pod does not have",
                 remedy="measure it with `bench local`",
             )
-        if not set(engines) & set(work.engines):
+        if not any(work.runs_on(engine) for engine in engines):
             raise BenchmarkError(
                 f"{work.name} is a component, and {' and '.join(dict.fromkeys(engines))} cannot run components",
                 remedy=f"measure it with --engine {work.engines[0]}",

@@ -214,7 +214,7 @@ def cross(
             # Whatever a WASM node can run, a container node can: neither gives a Pod standard input.
             if ("node" if path == "containerd" else path) in work.paths
             # Natively only what there is C source of.
-            and (engine in work.engines or (engine == RUNC and work.kind not in ("program", "component")))
+            and (work.runs_on(engine) or (engine == RUNC and work.kind not in ("program", "component")))
             and not (path == "containerd" and mode == "warm")
         ]
     return (*arms, *(CONTROLS if controls else ()))
