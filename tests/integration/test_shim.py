@@ -40,6 +40,7 @@ def containerd(request: pytest.FixtureRequest, repository: Path) -> Iterator[Con
             f"/{path.name}": path.read_bytes() for path in (repository / "data/wasm/fixtures").glob("*.wasm")
         }
         files["/hello.wasm"] = (repository / "data/wasm/hello.wasm").read_bytes()
+        files["/component.wasm"] = (repository / "data/wasm/components/hello.wasm").read_bytes()
         files["/usr/bin/tool"] = files["/env.wasm"]
         files["/truncated.wasm"] = files["/hello.wasm"][:300]
         files["/program"] = b"\x7fELF" + bytes(100)
@@ -96,6 +97,15 @@ def delete(containerd: Containerd, name: str) -> int:
 def test_hello(containerd, runtime, name):
     done = run(containerd, runtime, name)
     assert (done.returncode, done.stdout, done.stderr) == (0, HELLO_OUT, "hello from stderr!\n")
+
+
+def test_a_component_runs_on_wasmtime_and_is_refused_on_wasmer(containerd, runtime, name):
+    done = run(containerd, runtime, name, "/component.wasm", "from", "ctr")
+    if runtime == RUNTIMES["wasmer"]:
+        assert done.returncode != 0 and "wasmer cannot run this component" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == 'hello from stdout!\nArgs are: ["from", "ctr"]\n'
 
 
 def test_handler_wasm_is_the_default_engine(containerd, name):
