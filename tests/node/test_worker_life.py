@@ -312,3 +312,23 @@ async def test_a_deadline_that_is_given_later(bench: Any) -> None:
         await eventually(lambda: b.phase() == "Failed")
         assert b.statuses()[-1]["reason"] == "DeadlineExceeded"
         assert b.statuses()[-1]["observedGeneration"] == 2
+
+
+async def test_a_bug_in_one_container_leaves_none_of_the_others_running(bench: Any) -> None:
+    async with bench() as b:
+        strike = asyncio.Event()
+
+        async def outcome(engine: str, run_id: RunId, run: FakeRun) -> Any:
+            if run_id.container == "b":
+                await strike.wait()
+                raise ZeroDivisionError("a bug")
+            return await run.wait()
+
+        b.runtime.outcome = outcome
+        b.manager.on_list([pod(spec={"containers": [container("a"), container("b")]})])
+        await eventually(has(b, "u.a.0", "u.b.0"))
+        strike.set()
+        await eventually(lambda: b.phase() == "Failed")
+        assert b.statuses()[-1]["reason"] == "NodeAgentError"
+        for run in b.runtime.runs.values():
+            assert run.signals[-1] == signal.SIGKILL

@@ -26,7 +26,8 @@ from wasmlab.node.prober import Prober
 from wasmlab.node.states import State
 
 if TYPE_CHECKING:
-    from wasmlab.node.container import ContainerTask, Pod
+    from wasmlab.node.container import ContainerTask
+    from wasmlab.node.pod import Pod
     from wasmlab.node.probes import Probe
     from wasmlab.node.services import Services
     from wasmlab.sandbox import Run

@@ -10,84 +10,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from wasmlab.errors import InvalidModule, LinkError, SandboxError, Unsupported, WasmlabError
+from wasmlab.errors import SandboxError
 from wasmlab.node import (
-    env,
+    creating,
     events,
-    inputs,
     instances,
     limits,
     log,
     outcomes,
     podspec,
+    pulling,
     rotation,
     states,
-    stdin,
     termmessage,
 )
 from wasmlab.node.attempt import Attempt, Turn
 from wasmlab.node.backoff import Backoff, CrashBackoff
 from wasmlab.node.grace import Grace
-from wasmlab.node.images import PullFailed
 from wasmlab.node.kubeapi import Json
+from wasmlab.node.pod import Pod
 from wasmlab.node.records import ContainerRecord, Ended
-from wasmlab.node.runtime import NotRecorded, RunId
+from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
-from wasmlab.node.spans import PodSpans
 from wasmlab.node.states import State
 from wasmlab.node.statuswriter import Urgency
-from wasmlab.node.volumes import NotMounted
 
 if TYPE_CHECKING:
     from wasmlab.oci.store import StoredModule
-    from wasmlab.sandbox import Outcome, Run, RunSpec
+    from wasmlab.sandbox import Outcome, Run
 
 # ``backoffLimiter`` of pkg/kubelet/volumemanager: 500 ms, doubled.
 _MOUNT_BASE_S = 0.5
-
-
-class Pod(Protocol):
-    """What a container needs of its pod."""
-
-    pod: Json
-    uid: str
-    spans: PodSpans
-    policy: str | None
-
-    @property
-    def leaving(self) -> bool:
-        """Whether nothing may be started any more."""
-
-    @property
-    def stopping(self) -> bool:
-        """Whether what runs is being ended."""
-
-    @property
-    def grace_s(self) -> float:
-        """Its termination grace period."""
-
-    @property
-    def ending(self) -> Grace:
-        """The grace period within which its containers are being ended."""
-
-    @property
-    def start_time(self) -> float:
-        """When the pod began, unix seconds."""
-
-    @property
-    def directory(self) -> Path:
-        """The pod's own directory."""
-
-    def changed(self, urgency: Urgency) -> None:
-        """Write the status."""
 
 
 class ContainerTask:
@@ -119,8 +79,8 @@ class ContainerTask:
         runs: dict[RunId, str],
     ) -> None:
         intervals = services.config.intervals
-        self._services = services
-        self._pod = pod
+        self.services = services
+        self.pod = pod
         self.spec = spec
         self.record = record
         self.engine = engine
@@ -135,15 +95,13 @@ class ContainerTask:
         self.crash = CrashBackoff(intervals.backoff_base_s, intervals.backoff_cap_s)
         self._task: asyncio.Task[None] | None = None
         self._attempt: Attempt | None = None
-        self._message_directory: Path | None = None
+        self.message_directory: Path | None = None
         self._module: StoredModule | None = None
-        self._interruptible = False
-        self._told = (
-            ""  # the last failure that was made an event, so that the same is not told again and again
-        )
-        self._retry_now = asyncio.Event()
+        self.interruptible = False
+        self._told = ""
+        self.retry = asyncio.Event()
         self._redefined = False  # its image was changed while it ran
-        self._mounting = Backoff(min(_MOUNT_BASE_S, intervals.backoff_base_s), intervals.backoff_cap_s)
+        self.mounting = Backoff(min(_MOUNT_BASE_S, intervals.backoff_base_s), intervals.backoff_cap_s)
 
     # ---- for the pod ----
 
@@ -156,8 +114,15 @@ class ContainerTask:
             if self.adopt is not None and not await self._take_up(self.adopt):
                 return
             while not self._leaving:
-                await self._pull()
-                if not await self._create():
+                self._module = await pulling.pull(self)
+                begun = await creating.start(self, self._module)
+                if isinstance(begun, Ended):
+                    again = await self._ended(begun)
+                elif begun is None:  # it has another image now
+                    continue
+                else:
+                    again = await self._follow(begun.run, begun.run_id, time.time(), fresh=True)
+                if not again:
                     return
         except asyncio.CancelledError:
             if not self._stopping:
@@ -174,15 +139,24 @@ class ContainerTask:
         """End it: no more waiting if it waits, else as `Attempt.end` does. The pod is stopping, or it was dismissed."""
         if self._attempt is not None:
             await self._attempt.end(grace, self._farewell, turns)
-        elif self._task is not None and self._interruptible:
+        elif self._task is not None and self.interruptible:
             self._task.cancel()
 
     async def kill(self) -> None:
         """End it at once."""
         if self._attempt is not None:
             await self._attempt.signal(signal.SIGKILL)
-        elif self._task is not None and self._interruptible:
+        elif self._task is not None and self.interruptible:
             self._task.cancel()
+
+    async def destroy(self) -> None:
+        """End whatever of it runs, also what this task has lost sight of (a bug of this agent has ended it)."""
+        self.dismissed = True
+        await self.kill()
+        for run_id, engine in list(self.runs.items())[-1:]:
+            with contextlib.suppress(KeyError, SandboxError):
+                run = await self.services.runtime.attach(engine, run_id)
+                await run.kill(signal.SIGKILL)
 
     async def quiet(self) -> None:
         """Wait until its module does not run."""
@@ -192,18 +166,18 @@ class ContainerTask:
     @property
     def current(self) -> RunId | None:
         """Its run, while it runs."""
-        run_id = RunId(self._pod.uid, self.record.name, self.record.restarts)
+        run_id = RunId(self.pod.uid, self.record.name, self.record.restarts)
         return run_id if self._attempt is not None and str(run_id) == self.record.run_id else None
 
     def told(self) -> None:
         """Something that its status says has changed."""
         if self.up is not None and self.record.is_started:
             self.up.set()
-        self._pod.changed(Urgency.HELD)
+        self.pod.changed(Urgency.HELD)
 
     def event(self, kind: str, reason: str, message: str) -> None:
         """Record an event of it."""
-        self._services.recorder.pod(self._pod.pod, kind, reason, message, self.record.name, self.record.init)
+        self.services.recorder.pod(self.pod.pod, kind, reason, message, self.record.name, self.record.init)
 
     @property
     def _farewell(self) -> str:
@@ -211,11 +185,11 @@ class ContainerTask:
 
     @property
     def _leaving(self) -> bool:
-        return self.dismissed or self._pod.leaving
+        return self.dismissed or self.pod.leaving
 
     @property
     def _stopping(self) -> bool:
-        return self.dismissed or self._pod.stopping
+        return self.dismissed or self.pod.stopping
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -234,7 +208,7 @@ class ContainerTask:
         run_id = self.current
         if run_id is None:
             return None
-        reopen = functools.partial(self._services.runtime.reopen_log, self.engine, run_id)
+        reopen = functools.partial(self.services.runtime.reopen_log, self.engine, run_id)
         return self.log_path(self.record.restarts), reopen
 
     def redefine(self, spec: Json) -> None:
@@ -246,203 +220,63 @@ class ContainerTask:
         back-off belonged to what it was. An ordinary init container that runs is let end.
         """
         self.spec = spec
-        intervals = self._services.config.intervals
+        intervals = self.services.config.intervals
         self.crash = CrashBackoff(intervals.backoff_base_s, intervals.backoff_cap_s)
-        self._retry_now.set()
+        self.retry.set()
         record = self.record
         if self._attempt is None or (record.init and not record.sidecar):
             return
         self._redefined = True
         said = f"ontainer {record.name} definition changed"
         message = f"Init c{said}" if record.init else f"C{said}, will be restarted"
-        self._attempt.doom(Grace(self._pod.grace_s), message)
+        self._attempt.doom(Grace(self.pod.grace_s), message)
 
     @property
-    def _outdated(self) -> bool:
+    def outdated(self) -> bool:
         """Whether what is known of it is of an image that it had before."""
         return bool(self.record.image != self.spec["image"])
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
         """Wait, but not if there is something new to try."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._retry_now.wait()
+                await self.retry.wait()
 
     def retry_now(self) -> None:
         """Something about the pod changed: a configuration error may be mended."""
         if self.record.state is State.CONFIG_ERROR:
-            self._retry_now.set()
+            self.retry.set()
 
     def log_path(self, attempt: int) -> Path:
         """Where an attempt's output is."""
         # No directory per container: making one costs as much as everything else this agent does to start a module.
-        return self._pod.directory / f"{self.record.name}.{attempt}.log"
+        return self.pod.directory / f"{self.record.name}.{attempt}.log"
 
     def message_path(self, attempt: int) -> Path:
         """The directory where an attempt may leave its termination message."""
-        return self._pod.directory / f"{self.record.name}.{attempt}.message"
+        return self.pod.directory / f"{self.record.name}.{attempt}.message"
 
     # ---- the states ----
 
     async def _take_up(self, run_id: RunId) -> bool:
         """A run of an earlier agent. False when the container is done with it."""
         try:
-            run = await self._services.runtime.attach(self.engine, run_id)
+            run = await self.services.runtime.attach(self.engine, run_id)
         except (KeyError, SandboxError) as error:
-            log.warning("a run is lost", pod=podspec.key(self._pod.pod), run=run_id, error=error)
-            return await self._ended(outcomes.lost(self._pod.start_time, time.time(), str(run_id)))
-        log.info("took up a run", pod=podspec.key(self._pod.pod), run=run_id, ended=run.done)
-        began = self._services.runtime.started_at(run_id) or self._pod.start_time
+            log.warning("a run is lost", pod=podspec.key(self.pod.pod), run=run_id, error=error)
+            return await self._ended(outcomes.lost(self.pod.start_time, time.time(), str(run_id)))
+        log.info("took up a run", pod=podspec.key(self.pod.pod), run=run_id, ended=run.done)
+        began = self.services.runtime.started_at(run_id) or self.pod.start_time
         with contextlib.suppress(KeyError):
-            spec = self._services.runtime.recorded_spec(run_id)
-            self._message_directory = termmessage.host_directory(spec, self.spec)
+            spec = self.services.runtime.recorded_spec(run_id)
+            self.message_directory = termmessage.host_directory(spec, self.spec)
         return await self._follow(run, run_id, began, fresh=False)
-
-    async def _pull(self) -> None:
-        """PULLING, and PULL_BACKOFF for as long as it takes."""
-        intervals = self._services.config.intervals
-        backoff = Backoff(intervals.backoff_base_s, intervals.backoff_cap_s)
-        self._interruptible = True
-        while True:
-            self.record.move(State.PULLING)
-            if self._outdated:
-                self.record.image = self.spec["image"]
-                backoff.reset()
-            self._retry_now.clear()
-            try:
-                self._module = await self._services.images.ensure(self._pod.pod, self.spec, self.event)
-                if not self._outdated:
-                    break
-            except PullFailed as failure:
-                await self._pull_failed(failure, backoff)
-        self._pod.spans.mark("pulled")
-        self.record.image_id = _image_id(self.spec["image"], self._module)
-
-    async def _pull_failed(self, failure: PullFailed, backoff: Backoff) -> None:
-        image = self.spec["image"]
-        wait_s = backoff.to_cap() if failure.hopeless else backoff.failed()
-        self.record.move(State.PULL_BACKOFF, failure.reason, failure.message)
-        self._pod.changed(Urgency.NOW)
-        if self._is_news(failure.message):
-            log.info("pull failed", pod=podspec.key(self._pod.pod), image=image, error=failure.message)
-            if failure.reason == states.ERR_IMAGE_PULL:
-                self.event(events.WARNING, "Failed", f'Failed to pull image "{image}": {failure.message}')
-            self.event(events.WARNING, "Failed", f"Error: {failure.reason}")
-        first_s = min(1.0, wait_s / 2)
-        await self._pause(first_s)
-        if failure.reason == states.ERR_IMAGE_PULL and not self._retry_now.is_set():
-            waiting = f'Back-off pulling image "{image}"'
-            self.record.move(
-                State.PULL_BACKOFF,
-                states.IMAGE_PULL_BACKOFF,
-                f"{waiting}: {failure.reason}: {failure.message}",
-            )
-            self._pod.changed(Urgency.NOW)
-            if not failure.hopeless:  # the refusal was told once; nobody needs to hear it again
-                self.event(events.NORMAL, "BackOff", waiting)
-        await self._pause(wait_s - first_s)
-
-    async def _create(self) -> bool:
-        """CREATING, and all that follows until the run has ended. False when the container is done."""
-        assert self._module is not None
-        self.record.move(State.CREATING)
-        run_id = RunId(self._pod.uid, self.record.name, self.record.restarts)
-        while True:
-            try:
-                spec = await inputs.run_spec(
-                    self._services, self._pod.pod, self.spec, self.engine, self._module, self._pod.directory
-                )
-                artifact = await self._services.runtime.prepare(self.engine, spec)
-                break
-            except (InvalidModule, LinkError) as error:
-                return await self._not_started(error, run_id)
-            except NotMounted as error:
-                await self._not_mounted(error.message)
-            except (podspec.Refused, env.ConfigError, Unsupported) as error:
-                await self._config_error(states.CONFIG_ERROR, _message(error))
-            except (WasmlabError, OSError) as error:
-                await self._config_error(states.CREATE_ERROR, _message(error))
-            if self._outdated:
-                return True
-            self.record.move(State.CREATING)
-        self._pod.spans.mark("compiled")
-        self._message_directory = None
-        if termmessage.opens_files(spec.module, spec.digest):
-            spec = self._with_message(spec)
-        path = self.log_path(self.record.restarts)
-        self.event(events.NORMAL, "Created", "Container created")
-        try:
-            while True:
-                self._interruptible = False  # from here on the run is on record
-                try:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(self._pod.directory, 0o700)
-                    limited = await limits.applied(self._services, spec, self._pod.pod, self.spec, run_id)
-                    with stdin.given(self.spec, self._pod.directory) as fds:
-                        run = await self._services.runtime.start(
-                            self.engine, run_id, limited, artifact, path, stdin=fds
-                        )
-                    break
-                except (
-                    NotRecorded,
-                    OSError,
-                ) as error:  # a full disk, say: it never began, and may begin later
-                    self._interruptible = True
-                    await self._config_error(states.CREATE_ERROR, _message(error))
-                self.record.move(State.CREATING)
-        except WasmlabError as error:
-            log.error(
-                "cannot start a module", pod=podspec.key(self._pod.pod), run=run_id, error=_message(error)
-            )
-            return await self._not_started(error, run_id)
-        self.runs[run_id] = self.engine
-        self.event(events.NORMAL, "Started", "Container started")
-        return await self._follow(run, run_id, time.time(), fresh=True)
-
-    def _with_message(self, spec: RunSpec) -> RunSpec:
-        from wasmlab import engines
-
-        try:
-            placed = termmessage.with_place(spec, self.spec, self.message_path(self.record.restarts))
-            engines.get(self.engine).check(placed)
-            spec = placed
-        except (OSError, Unsupported) as error:  # it can run without
-            log.warning("no termination message", pod=podspec.key(self._pod.pod), error=_message(error))
-        self._message_directory = termmessage.host_directory(spec, self.spec)
-        return spec
-
-    async def _config_error(self, reason: str, message: str) -> None:
-        self.record.move(State.CONFIG_ERROR, reason, message)
-        self._pod.changed(Urgency.NOW)
-        if self._is_news(message):
-            log.info("cannot create a container", pod=podspec.key(self._pod.pod), error=message)
-            self.event(events.WARNING, "Failed", f"Error: {message}")
-        if not self._outdated:
-            self._retry_now.clear()
-        # A fixed period and not a doubled one, as the kubelet's: a ConfigMap may appear at any moment.
-        await self._pause(self._services.config.intervals.backoff_base_s)
-
-    async def _not_mounted(self, message: str) -> None:
-        """A volume is not ready: the container goes on being created, as under the kubelet, and an event says why."""
-        fresh = (states.CONTAINER_CREATING, states.POD_INITIALIZING)
-        reason = self.record.reason if self.record.reason in fresh else states.CONTAINER_CREATING
-        self.record.move(State.CREATING, reason, message)
-        self._pod.changed(Urgency.NOW)
-        if self._is_news(message):
-            log.info("cannot mount", pod=podspec.key(self._pod.pod), error=message)
-        self._services.recorder.pod(self._pod.pod, events.WARNING, "FailedMount", message)
-        await asyncio.sleep(self._mounting.failed())
-
-    async def _not_started(self, error: BaseException, run_id: RunId) -> bool:
-        self.event(events.WARNING, "Failed", f"Error: {_message(error)}")
-        end = outcomes.start_error(_message(error), time.time(), str(run_id))
-        return await self._ended(await limits.settled(self._services, self.spec, run_id, end, None))
 
     async def _follow(self, run: Run, run_id: RunId, began: float, *, fresh: bool) -> bool:
         """RUNNING, until it has ended."""
         record = self.record
-        attempt = self._attempt = Attempt(self._services, self._pod, self, run)
-        self._interruptible = False
+        attempt = self._attempt = Attempt(self.services, self.pod, self, run)
+        self.interruptible = False
         record.run_id = str(run_id)
         record.started_at = began
         outcome: Outcome | None = None
@@ -454,21 +288,21 @@ class ContainerTask:
             self.told()
         try:
             if self._stopping:  # ended while its start was under way
-                attempt.doom(self._pod.ending, self._farewell)
-            elif self._outdated:  # or its image was changed meanwhile
+                attempt.doom(self.pod.ending, self._farewell)
+            elif self.outdated:  # or its image was changed meanwhile
                 self.redefine(self.spec)
-            outcome = await self._services.runtime.outcome(self.engine, run_id, run)
+            outcome = await self.services.runtime.outcome(self.engine, run_id, run)
             end = outcomes.ended(outcome, str(run_id))
             # When the module began, by the sandbox; this agent was told a little later, under load after the end.
             spawned, reaped = outcome.span("spawn"), outcome.span("reaped")
             told_ns = spawned.end_ns if spawned is not None else told_ns
             ended_ns = reaped.end_ns if reaped is not None else time.monotonic_ns()
-            self._pod.spans.mark("started", told_ns)
+            self.pod.spans.mark("started", told_ns)
             first = outcome.span("first_byte")
             if first is not None:
-                self._pod.spans.mark("first_byte", first.end_ns)
+                self.pod.spans.mark("first_byte", first.end_ns)
         except SandboxError as error:
-            log.error("a run is lost", pod=podspec.key(self._pod.pod), run=run_id, error=error.message)
+            log.error("a run is lost", pod=podspec.key(self.pod.pod), run=run_id, error=error.message)
             end = outcomes.lost(began, time.time(), str(run_id))
         except asyncio.CancelledError:
             attempt.abandon()
@@ -478,9 +312,9 @@ class ContainerTask:
         attempt.close()
         if self.instances:
             await instances.end_all(self)
-        end = await limits.settled(self._services, self.spec, run_id, end, outcome)
-        end = termmessage.complete(end, self.spec, self._message_directory, self.log_path(run_id.attempt))
-        self._pod.spans.mark("exited")
+        end = await limits.settled(self.services, self.spec, run_id, end, outcome)
+        end = termmessage.complete(end, self.spec, self.message_directory, self.log_path(run_id.attempt))
+        self.pod.spans.mark("exited")
         return await self._ended(end, max(0, ended_ns - told_ns) / 1e9, ended_ns)
 
     async def _ended(self, end: Ended, ran_s: float = 0.0, ended_ns: int | None = None) -> bool:
@@ -488,26 +322,26 @@ class ContainerTask:
         record = self.record
         record.ends(end)
         redefined, self._redefined = self._redefined, False
-        if self._leaving or not (redefined or record.restarts_after(end.exit_code, self._pod.policy)):
+        if self._leaving or not (redefined or record.restarts_after(end.exit_code, self.pod.policy)):
             record.move(State.DONE)
             # The pod's end, if this was its last container, is written at once by the pod.
-            self._pod.changed(Urgency.HELD)
+            self.pod.changed(Urgency.HELD)
             return False
-        self._retry_now.clear()
+        self.retry.clear()
         wait_s = 0.0 if redefined else self.crash.ended(ran_s)
         if wait_s > 0:
-            meta = self._pod.pod["metadata"]
-            who = f"{meta['name']}_{meta['namespace']}({self._pod.uid})"
+            meta = self.pod.pod["metadata"]
+            who = f"{meta['name']}_{meta['namespace']}({self.pod.uid})"
             self.event(
                 events.WARNING, "BackOff", f"Back-off restarting failed container {record.name} in pod {who}"
             )
             message = f"back-off {wait_s:g}s restarting failed container={record.name} pod={who}"
             record.move(State.CRASH_BACKOFF, states.CRASH_LOOP, message)
-            self._pod.changed(Urgency.NOW)
-            self._interruptible = True
+            self.pod.changed(Urgency.NOW)
+            self.interruptible = True
             # By CLOCK_MONOTONIC, which all agents and zygotes of one boot share: the wall clock may be stepped.
             waited_s = (time.monotonic_ns() - ended_ns) / 1e9 if ended_ns is not None else 0.0
-            await self._pause(wait_s - min(max(0.0, waited_s), wait_s))
+            await self.pause(wait_s - min(max(0.0, waited_s), wait_s))
         await self._forget_old()
         record.restarts += 1
         self.spent_ns = 0
@@ -516,23 +350,13 @@ class ContainerTask:
     async def _forget_old(self) -> None:
         """Keep the end just past (for ``logs --previous``), drop what is older."""
         for run_id in [r for r in self.runs if r.attempt < self.record.restarts]:
-            await self._services.runtime.forget(self.runs.pop(run_id), run_id)
+            await self.services.runtime.forget(self.runs.pop(run_id), run_id)
             path = self.log_path(run_id.attempt)
             for old in (path, *rotation.rotated(path)):
                 old.unlink(missing_ok=True)
             shutil.rmtree(self.message_path(run_id.attempt), ignore_errors=True)
 
-    def _is_news(self, message: str) -> bool:
+    def is_news(self, message: str) -> bool:
+        """Whether this failure is another than the last: the same need not be told again and again."""
         news, self._told = message != self._told, message
         return news
-
-
-def _image_id(image: str, module: StoredModule) -> str:
-    """Repository and manifest digest, as the kubelet shows an image."""
-    name = image.partition("@")[0]
-    head, slash, tail = name.rpartition("/")
-    return f"{head}{slash}{tail.partition(':')[0]}@{module.manifest_digest}"
-
-
-def _message(error: BaseException) -> str:
-    return str(getattr(error, "message", None) or error)

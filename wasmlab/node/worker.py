@@ -1,17 +1,8 @@
 """One pod's life on this node.
 
-The worker starts the pod's containers (init containers one after the other, then the others side by side), has the
-status written when it changes, and ends the pod when it is told to: by deletion, by its deadline, by the agent.
-Ending goes one way: no more starts, each container to its end as `Attempt.end` does it (sidecars after the others, in
-reverse), the last status, and then, for a deleted pod, its removal from the API.
-
-Sidecars (init containers with restartPolicy Always) have tasks of their own: the next container starts when one has
-started, and they are ended when the containers that are none have ended.
-
-References
-----------
-``k8s.io/kubernetes/pkg/kubelet/kuberuntime/kuberuntime_container.go`` (``computeInitContainerActions``),
-``kuberuntime_termination_order.go``.
+The worker lets the pod's containers run in their order (`course`), has the status written when it changes, and ends
+the pod when it is told to: by deletion, by its deadline, by the agent. Ending goes one way: no more starts, each
+container to its end as `Attempt.end` does it, the last status, and then, for a deleted pod, its removal from the API.
 """
 
 from __future__ import annotations
@@ -22,12 +13,13 @@ import time
 from collections.abc import Awaitable
 from pathlib import Path
 
-from wasmlab.node import events, filesystems, log, podspec, states
+from wasmlab.node import adoption, events, filesystems, log, podspec
 from wasmlab.node.container import ContainerTask
+from wasmlab.node.course import Course
 from wasmlab.node.grace import LEAST_S, Grace
 from wasmlab.node.kubeapi import ApiError, ApiUnavailable, Json
-from wasmlab.node.podstatus import build, initial_reason
-from wasmlab.node.records import ContainerRecord, Ended, PodFacts, Verdict, ended_of, parse_time
+from wasmlab.node.podstatus import build
+from wasmlab.node.records import PodFacts, Verdict, parse_time
 from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
 from wasmlab.node.spans import PodSpans
@@ -41,8 +33,6 @@ _BUSY = frozenset({State.QUEUED, State.PULLING, State.CREATING})
 # References: k8s.io/kubernetes/pkg/kubelet/active_deadline.go
 DEADLINE_REASON = "DeadlineExceeded"
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
-# References: k8s.io/kubernetes/pkg/kubelet/kubelet_pods.go (convertToAPIContainerStatuses).
-_INITIALIZED = "Unable to get init container status and pod has been initialized, treat it as exited normally"
 
 
 class PodWorker:
@@ -77,7 +67,8 @@ class PodWorker:
         self._terminal = False
         self._verdict: Verdict | None = None
         self._conditions = status.get("conditions") or []
-        self.containers = self._make_containers(status, runs or {})
+        self.containers = adoption.containers(services, self, runs or {}, krustlet=self._krustlet)
+        self._course = Course(self, self.containers)
         self._writer = StatusWriter(
             services.api,
             pod,
@@ -89,8 +80,6 @@ class PodWorker:
         self._writing: asyncio.Task[None] | None = None
         self._driving: asyncio.Task[None] | None = None
         self._deleting: asyncio.Task[None] | None = None
-        self._sidecars: list[asyncio.Task[None]] = []
-        self._grace: Grace | None = None  # once it is being ended
         self._timer: asyncio.TimerHandle | None = None
         self._failing: asyncio.Task[None] | None = None
         self._deadline_s: int | None = None
@@ -129,8 +118,8 @@ class PodWorker:
         if pod["metadata"].get("deletionTimestamp"):
             if self._deleting is None:
                 self._deleting = self._spawn(self._delete())
-            elif self._grace is not None:
-                self._grace.shorten(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
+            elif self._course.grace is not None:
+                self._course.grace.shorten(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
         elif not self.over:
             if pod["metadata"].get("generation") != self._generation:
                 self._generation = pod["metadata"].get("generation")
@@ -182,11 +171,12 @@ class PodWorker:
         """The agent ends: let go, leave running modules running."""
         if self._timer is not None:
             self._timer.cancel()
-        known = (self._driving, self._writing, self._deleting, self._failing, *self._sidecars)
+        known = (self._driving, self._writing, self._deleting, self._failing)
         tasks = [task for task in known if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._course.abandon()
 
     @property
     def leaving(self) -> bool:
@@ -202,7 +192,7 @@ class PodWorker:
     @property
     def ending(self) -> Grace:
         """The grace period within which its containers are being ended."""
-        return self._grace if self._grace is not None else Grace(self.grace_s)
+        return self._course.grace if self._course.grace is not None else Grace(self.grace_s)
 
     @property
     def busy(self) -> bool:
@@ -222,62 +212,7 @@ class PodWorker:
         """Have the status written."""
         self._writer.want(urgency)
 
-    # ---- making and reporting ----
-
-    def _make_containers(self, status: Json, runs: dict[RunId, str]) -> list[ContainerTask]:
-        spec = self.pod["spec"]
-        inits = spec.get("initContainers") or []
-        reported = (
-            status.get("initContainerStatuses") or [],
-            status.get("containerStatuses") or [],
-        )
-        known = {one["name"]: one for statuses in reported for one in statuses}
-        result = []
-        for init, container in [*((True, c) for c in inits), *((False, c) for c in spec["containers"])]:
-            name = container["name"]
-            before = known.get(name, {})
-            mine = {r: e for r, e in sorted(runs.items(), key=lambda i: i[0].attempt) if r.container == name}
-            sidecar = init and container.get("restartPolicy") == "Always"
-            record = ContainerRecord(
-                name=name,
-                image=container["image"],
-                init=init,
-                sidecar=sidecar,
-                policy=None if sidecar or self._krustlet else container.get("restartPolicy"),
-                rules=() if self._krustlet else container.get("restartPolicyRules") or (),
-                reason=initial_reason(bool(inits), init),
-                restarts=int(before.get("restartCount") or 0),
-                image_id=before.get("imageID") or "",
-            )
-            last = (before.get("lastState") or {}).get("terminated")
-            record.last = ended_of(last) if last else None
-            default = self._services.config.engine
-            task = ContainerTask(
-                self._services, self, container, record, podspec.engine_of(self.pod, name, default), mine
-            )
-            state = before.get("state") or {}
-            if mine:
-                record.image = before.get("image") or record.image  # as it was when that one was started
-                task.adopt = list(mine)[-1]
-                task.engine = mine[task.adopt]
-                record.restarts = max(record.restarts, task.adopt.attempt)
-                record.run_id = str(task.adopt)
-            elif "terminated" in state:
-                # Its record is gone with the sandbox's directory, but how it ended is known.
-                task.reported = ended_of(state["terminated"])
-            elif "running" in state:
-                # It ran, and its record is gone. The same attempt must not run again: taking up what is not there
-                # reports the run as lost, and restartPolicy decides.
-                task.adopt = RunId(self.uid, name, record.restarts)
-            elif record.last is not None and record.last.run_id == str(
-                RunId(self.uid, name, record.restarts)
-            ):
-                # It waited for its restart; so it does again.
-                task.reported, record.last = record.last, None
-            task.had_proved = (before.get("started") is True, before.get("ready") is True)
-            task.crash.resume(record.restarts)
-            result.append(task)
-        return result
+    # ---- reporting ----
 
     def _status(self) -> Json:
         facts = PodFacts(
@@ -306,9 +241,8 @@ class PodWorker:
                 spans=self.spans,
             )
 
-    def _event(self, kind: str, reason: str, message: str, container: ContainerRecord | None = None) -> None:
-        name, init = (container.name, container.init) if container else ("", False)
-        self._services.recorder.pod(self.pod, kind, reason, message, name, init)
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        self._services.recorder.pod(self.pod, kind, reason, message)
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         return asyncio.create_task(self._guard(work))
@@ -326,90 +260,17 @@ class PodWorker:
         self.changed(Urgency.LAZY)
         self._set_deadline()
         try:
-            await self._run_containers()
+            await self._course.run()
         except Exception as error:
             # A bug of this agent. The pod must not hang about as if it were about to run.
             log.error("pod worker failed", exc_info=error, pod=podspec.key(self.pod), uid=self.uid)
             self._verdict = Verdict("Failed", "NodeAgentError", f"the node agent failed: {error!r}")
-            for container in self.containers:
-                container.dismissed = True
-                await container.kill()
-            await asyncio.gather(*self._sidecars, return_exceptions=True)
+            await self._course.destroy()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
         if not self.stopping:  # else whoever stopped it writes the end
             self._finish()
-
-    async def _run_containers(self) -> None:
-        initialized = any(not c.record.init and c.adopt is not None for c in self.containers)
-        for container in self.containers:
-            if container.record.init and not await self._initialize(container, initialized):
-                break
-        else:
-            await self._run_mains()
-        if self._sidecars:
-            await self._dismiss()
-
-    async def _initialize(self, container: ContainerTask, initialized: bool) -> bool:
-        """Run an init container; whether the next one may start.
-
-        Parameters
-        ----------
-        initialized : bool
-            An earlier agent had come past the init containers: none is begun again, and none is waited for.
-        """
-        if container.up is not None:
-            task = self._spawn(container.run())
-            self._sidecars.append(task)
-            if initialized:
-                return True
-            up = asyncio.create_task(container.up.wait())
-            await asyncio.wait({task, up}, return_when=asyncio.FIRST_COMPLETED)
-            up.cancel()
-            return not task.done()
-        if initialized and container.adopt is None and container.reported is None:
-            container.reported = Ended(0, "Completed", _INITIALIZED, self.start_time, self.start_time, "")
-        await container.run()
-        return initialized or (container.record.ended is not None and container.record.ended.exit_code == 0)
-
-    async def _run_mains(self) -> None:
-        mains = [c for c in self.containers if not c.record.init]
-        for container in mains:
-            if container.record.reason == states.POD_INITIALIZING:
-                container.record.move(container.record.state, states.CONTAINER_CREATING)
-        if len(mains) == 1:  # the usual pod needs no task of its own for its container
-            await mains[0].run()
-            return
-        async with asyncio.TaskGroup() as group:
-            for container in mains:
-                group.create_task(container.run())
-
-    async def _dismiss(self) -> None:
-        """End the sidecars: what they were there for has ended."""
-        sidecars = [c for c in self.containers if c.record.sidecar]
-        for container in sidecars:
-            container.dismissed = True
-        if not self.stopping:  # else they are being ended already
-            self._grace = Grace(self.grace_s)
-            await self._end_containers(self._grace)
-        _, rest = await asyncio.wait(self._sidecars, timeout=self.ending.left_s + LEAST_S + _KILL_WAIT_S)
-        if rest:
-            log.error("a sidecar does not end", pod=podspec.key(self.pod), uid=self.uid)
-
-    async def _end_containers(self, grace: Grace) -> None:
-        """Bring all containers to their end, sidecars after the others and the last one first."""
-        if len(self.containers) == 1:
-            await self.containers[0].end(grace)
-            return
-        ends = []
-        later = [c for c in self.containers if not c.record.init]
-        for container in reversed(self.containers):
-            turns = [one.quiet for one in later] if container.record.sidecar else []
-            ends.append(container.end(grace, turns))
-            if container.record.sidecar:
-                later = [*later, container]
-        await asyncio.gather(*ends)
 
     def _finish(self) -> None:
         """Nothing of this pod will run any more: say how it ended."""
@@ -465,18 +326,13 @@ class PodWorker:
     async def _stop(self, grace_s: float) -> None:
         """End every container; return when all have ended."""
         self.stopping = True
-        if self._grace is None:
-            self._grace = Grace(grace_s)
-        else:
-            self._grace.shorten(grace_s)
-        await self._end_containers(self._grace)
+        await self._course.end(grace_s)
         if self._driving is None or self._driving.done():
             return
         # Only a start that was under way is left, and what then came of it.
-        _, rest = await asyncio.wait({self._driving}, timeout=self._grace.left_s + LEAST_S)
+        _, rest = await asyncio.wait({self._driving}, timeout=self.ending.left_s + LEAST_S)
         if rest:
-            for container in self.containers:
-                await container.kill()
+            await self._course.kill()
             _, rest = await asyncio.wait(rest, timeout=_KILL_WAIT_S)
         if rest:
             log.error("a pod does not end", pod=podspec.key(self.pod), uid=self.uid)

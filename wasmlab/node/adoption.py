@@ -1,0 +1,85 @@
+"""What is known of a pod's containers when an agent first sees it: by the sandbox's records, and by the API.
+
+The sandbox's word comes first: it wrote a run down before it began. Where its records are gone (its directory was
+removed), the API's status is believed as far as it goes: an end that was reported has happened, and what was reported
+running is lost. In no case is an attempt begun that may have begun before.
+"""
+
+from __future__ import annotations
+
+from wasmlab.node import podspec
+from wasmlab.node.container import ContainerTask
+from wasmlab.node.kubeapi import Json
+from wasmlab.node.pod import Pod
+from wasmlab.node.podstatus import initial_reason
+from wasmlab.node.records import ContainerRecord, ended_of
+from wasmlab.node.runtime import RunId
+from wasmlab.node.services import Services
+
+
+def containers(
+    services: Services, pod: Pod, runs: dict[RunId, str], *, krustlet: bool
+) -> list[ContainerTask]:
+    """Make a task for every container, in the order of the spec, init containers first.
+
+    Parameters
+    ----------
+    runs : dict of RunId to engine
+        Runs of this pod that an earlier agent left on record.
+    krustlet : bool
+        Whether restart policies are not read.
+    """
+    spec, status = pod.pod["spec"], pod.pod.get("status") or {}
+    inits = spec.get("initContainers") or []
+    reported = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+    known = {one["name"]: one for one in reported}
+    result = []
+    for init, container in [*((True, c) for c in inits), *((False, c) for c in spec["containers"])]:
+        name = container["name"]
+        before = known.get(name, {})
+        record = _record(container, before, init=init, has_inits=bool(inits), krustlet=krustlet)
+        mine = {r: e for r, e in sorted(runs.items(), key=lambda i: i[0].attempt) if r.container == name}
+        engine = podspec.engine_of(pod.pod, name, services.config.engine)
+        task = ContainerTask(services, pod, container, record, engine, mine)
+        _take_note(task, before, pod.uid)
+        result.append(task)
+    return result
+
+
+def _record(container: Json, before: Json, *, init: bool, has_inits: bool, krustlet: bool) -> ContainerRecord:
+    sidecar = init and container.get("restartPolicy") == "Always"
+    last = (before.get("lastState") or {}).get("terminated")
+    return ContainerRecord(
+        name=container["name"],
+        image=container["image"],
+        init=init,
+        sidecar=sidecar,
+        policy=None if sidecar or krustlet else container.get("restartPolicy"),
+        rules=() if krustlet else container.get("restartPolicyRules") or (),
+        reason=initial_reason(has_inits, init),
+        restarts=int(before.get("restartCount") or 0),
+        image_id=before.get("imageID") or "",
+        last=ended_of(last) if last else None,
+    )
+
+
+def _take_note(task: ContainerTask, before: Json, uid: str) -> None:
+    record = task.record
+    state = before.get("state") or {}
+    this = RunId(uid, record.name, record.restarts)
+    if task.runs:
+        record.image = before.get("image") or record.image  # as it was when that one was started
+        task.adopt = list(task.runs)[-1]
+        task.engine = task.runs[task.adopt]
+        record.restarts = max(record.restarts, task.adopt.attempt)
+        record.run_id = str(task.adopt)
+    elif "terminated" in state:
+        task.reported = ended_of(state["terminated"])
+    elif "running" in state:
+        # Taking up what is not there reports the run as lost, and restartPolicy decides.
+        task.adopt = this
+    elif record.last is not None and record.last.run_id == str(this):
+        # It waited for its restart; so it does again.
+        task.reported, record.last = record.last, None
+    task.had_proved = (before.get("started") is True, before.get("ready") is True)
+    task.crash.resume(record.restarts)
