@@ -107,7 +107,7 @@ class StatServer:
         self._started_at = time.time()
         self._before: dict[Key, _Moment] = {}
         self._measuring = asyncio.Lock()
-        self._last: tuple[float, NodeFigures, list[PodFigures]] | None = None
+        self._last: tuple[float, bool, NodeFigures, list[PodFigures]] | None = None
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """GET /metrics."""
@@ -121,27 +121,29 @@ class StatServer:
 
     async def resource_metrics(self, _request: web.Request) -> web.Response:
         """GET /metrics/resource."""
-        return _text(resource_families(*await self._figures()))
+        return _text(resource_families(*await self._figures(disk=False)))
 
     async def summary(self, request: web.Request) -> web.Response:
         """GET /stats/summary[?only_cpu_and_memory=true]."""
         import orjson
 
-        body = summary(*await self._figures())
-        if request.query.get("only_cpu_and_memory") == "true":
+        short = request.query.get("only_cpu_and_memory") == "true"
+        body = summary(*await self._figures(disk=not short))
+        if short:
             for pod in body["pods"]:
                 del pod["ephemeral-storage"]
                 for container in pod["containers"]:
                     del container["rootfs"], container["logs"]
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
-    async def _figures(self) -> tuple[NodeFigures, list[PodFigures]]:
+    async def _figures(self, *, disk: bool) -> tuple[NodeFigures, list[PodFigures]]:
         async with self._measuring:
             last = self._last
-            if last is None or time.monotonic() - last[0] > FRESH_S:
-                node, pods = await asyncio.to_thread(self._measure, self._plan(), self._runtime.zygotes)
-                last = self._last = (time.monotonic(), node, pods)
-            return last[1], last[2]
+            if last is None or time.monotonic() - last[0] > FRESH_S or (disk and not last[1]):
+                zygotes = self._runtime.zygotes
+                node, pods = await asyncio.to_thread(self._measure, self._plan(), zygotes, disk)
+                last = self._last = (time.monotonic(), disk, node, pods)
+            return last[2], last[3]
 
     def _plan(self) -> list[_Pod]:
         pods = []
@@ -176,7 +178,9 @@ class StatServer:
                 )
         return sorted(pods, key=lambda pod: (pod.namespace, pod.name))
 
-    def _measure(self, plan: list[_Pod], zygotes: tuple[int, ...]) -> tuple[NodeFigures, list[PodFigures]]:
+    def _measure(
+        self, plan: list[_Pod], zygotes: tuple[int, ...], disk: bool
+    ) -> tuple[NodeFigures, list[PodFigures]]:
         """In a thread: reading /proc for a thousand workers takes longer than the loop may stand still."""
         seen: dict[Key, _Moment] = {}
         pods = []
@@ -186,8 +190,9 @@ class StatServer:
                 used = usage.of_workers(one.pids) + Usage(cpu_ns=one.spent_ns)
                 used = usage.in_groups(used, self._groups(one.run_id))
                 figures = self._as_figures(one.key, used, one.started_at, seen, one.limit_bytes)
-                containers.append(ContainerFigures(one.run_id.container, figures, _log_bytes(one.log)))
-            disk_bytes = usage.disk_bytes(pod.directory)
+                log_bytes = _log_bytes(one.log) if disk else 0
+                containers.append(ContainerFigures(one.run_id.container, figures, log_bytes))
+            disk_bytes = usage.disk_bytes(pod.directory) if disk else 0
             pods.append(PodFigures(pod.name, pod.namespace, pod.uid, pod.started_at, containers, disk_bytes))
         total = usage.machine()
         whole = Usage(total.cpu_ns, total.memory_working_set_bytes)

@@ -50,12 +50,12 @@ def _values(one: Usage) -> tuple[int, ...]:
 def of_process(pid: int, name: str = "") -> Usage | None:
     """What one process uses; None if it has gone, or if another one (not called `name`...) has its number now."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
     # The name is in parentheses and may hold any character, more of them included.
-    comm, _, rest = text.partition("(")[2].rpartition(")")
-    if not comm.startswith(name):
+    comm, _, rest = text.partition(b"(")[2].rpartition(b")")
+    if not comm.startswith(name.encode()):
         return None
     fields = rest.split()
     rss_bytes = int(fields[21]) * _PAGE_BYTES
@@ -126,10 +126,19 @@ def _pairs(path: Path) -> dict[str, int]:
 
 def _proportional_bytes(pid: int) -> int:
     with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+        for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+            if line.startswith(b"Pss:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def _read(path: str) -> bytes:
+    # A file of /proc in one piece; pathlib and decoding would double what a thousand processes cost.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 16384)
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True)
