@@ -79,6 +79,22 @@ def test_modes_differ_as_they_are_defined_to(results) -> None:
     assert digests["cold"] == 4 and digests["warm"] == 1
 
 
+def test_workloads_with_files_and_components_run_as_pods_or_say_why_not(lab) -> None:
+    from wasmlab.bench.local import refusal
+
+    arms = [
+        Arm("node", engine, "warm", name)
+        for engine in ("wasmtime", "wasmer")
+        for name in ("files/small", "hello/component")
+    ]
+    results = carry_out(Plan(tuple(arms), 1), {"node": lab[1]}, {"id": "x"}, quiet=True)
+    assert len(results.rows) == len(arms)
+    for row in results.rows:
+        refused = refusal(row["engine"], workloads.get(row["workload"]))
+        assert row["error"] == (f"Unsupported: {refused}" if refused else None), row["workload"]
+        assert row["ok"] is not bool(refused)
+
+
 def test_a_pod_that_fails_is_a_row(lab, monkeypatch) -> None:
     import dataclasses
 

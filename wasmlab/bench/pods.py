@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.bench.api import Api, PodWatch
+from wasmlab.bench.local import refusal
 from wasmlab.bench.phases import Span, as_spans, moments
 from wasmlab.bench.plan import Arm
-from wasmlab.errors import BenchmarkError, ClusterError
+from wasmlab.errors import BenchmarkError, ClusterError, Unsupported
 from wasmlab.modules import workloads
 from wasmlab.modules.salt import salted
 
@@ -185,6 +186,9 @@ class PodExecutor:
         work = workloads.get(arm.workload)
         if "node" not in work.paths:
             raise BenchmarkError(f"{work.name} reads standard input, which a Pod does not have")
+        # Such a Pod would wait for ever, with the same reason in its status.
+        if refused := refusal(arm.engine, work):
+            raise Unsupported(refused, remedy="leave it out on this engine")
         from wasmlab import engines
 
         row: dict[str, Any] = {
