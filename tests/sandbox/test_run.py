@@ -202,6 +202,23 @@ def test_guest_that_gives_up_at_its_limit_is_out_of_memory(sandbox, spec, wat):
     assert "unreachable" in outcome.message
 
 
+def test_no_link_leads_out_of_a_directory(sandbox, spec, tmp_path):
+    """Another guest may have planted them, where two share a directory; those that stay inside are followed."""
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "secret").write_text("hidden")
+    (inside / "note").write_text("shown")
+    for name, target in {"link": "note", "dir": "../out", "file": "../out/secret", "loop": "."}.items():
+        (inside / name).symlink_to(target)
+    (inside / "abs").symlink_to(outside)
+    asked = ("cat:/d/link", "cat:/d/dir/secret", "cat:/d/file", "cat:/d/abs/secret")
+    outcome = sandbox.run(spec("probe", *asked, preopens=(Preopen(str(inside), "/d", True),)))
+    assert outcome.exit_code == 0, outcome
+    assert b"cat:/d/link > shown" in outcome.stdout
+    assert b"hidden" not in outcome.stdout
+
+
 def test_read_only_directory(sandbox, spec, tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_text("content\n")

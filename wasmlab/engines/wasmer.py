@@ -33,7 +33,7 @@ from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
 from wasmlab.errors import InvalidModule, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import wasmer_sdk
 
@@ -46,6 +46,7 @@ _NOOP = bytes.fromhex(
     "0061736d01000000010401600000030201000503010001071302066d656d6f72790200065f737461727400000a040102000b"
 )
 _COPY_LIMIT_BYTES = 64 << 20
+_COPY_LIMIT_ENTRIES = 20_000
 _CHUNK_BYTES = 64 * 1024
 # What the SDK itself may need on top, and its in-memory file system with it: the backstop, not the limit.
 _HOST_SLACK_BYTES = 256 << 20
@@ -346,24 +347,46 @@ def _copied_in(spec: RunSpec) -> dict[str, Any]:
     files: dict[str, Any] = {}
     total = 0
     for one in spec.preopens:
-        for folder, _, entries in os.walk(one.host, followlinks=True):
-            inside = os.path.relpath(folder, one.host)
-            for entry in entries:
-                path = os.path.join(folder, entry)
-                if not os.path.isfile(path):
-                    continue
-                with open(path, "rb") as stream:
-                    content = stream.read()
-                total += len(content)
-                if total > _COPY_LIMIT_BYTES:
-                    raise Unsupported(
-                        f"wasmer would have to copy more than {_COPY_LIMIT_BYTES >> 20} MiB into the guest for "
-                        f"{one.guest}",
-                        remedy="run it on engine wasmtime",
-                        capability="read_only_dirs",
-                    )
-                files[os.path.normpath(os.path.join("/", one.guest, inside, entry))] = content
+        for inside, path in _files_of(os.path.realpath(one.host)):
+            with open(path, "rb") as stream:
+                content = stream.read()
+            total += len(content)
+            if total > _COPY_LIMIT_BYTES:
+                raise Unsupported(
+                    f"wasmer would have to copy more than {_COPY_LIMIT_BYTES >> 20} MiB into the guest for "
+                    f"{one.guest}",
+                    remedy="run it on engine wasmtime",
+                    capability="read_only_dirs",
+                )
+            files[os.path.normpath(os.path.join("/", one.guest, inside))] = content
     return files
+
+
+def _files_of(root: str) -> Iterator[tuple[str, str]]:
+    """(path as the guest is to see it, real path) of every file below `root`.
+
+    Links are followed as far as they stay inside: another guest may have planted one that leads out, or in a circle.
+    """
+    open_ones = [("", root, frozenset((root,)))]
+    looked_at = 0
+    while open_ones:
+        inside, folder, above = open_ones.pop()
+        for entry in sorted(os.listdir(folder)):
+            looked_at += 1
+            if looked_at > _COPY_LIMIT_ENTRIES:  # links between directories multiply what one sees
+                raise Unsupported(
+                    f"wasmer would have to copy more than {_COPY_LIMIT_ENTRIES} files into the guest",
+                    remedy="run it on engine wasmtime",
+                    capability="read_only_dirs",
+                )
+            path = os.path.realpath(os.path.join(folder, entry))
+            if not path.startswith(root.rstrip("/") + "/"):
+                continue
+            name = os.path.join(inside, entry)
+            if os.path.isfile(path):
+                yield name, path
+            elif os.path.isdir(path) and path not in above:
+                open_ones.append((name, path, above | {path}))
 
 
 async def _drain(stream: Any, fd: int) -> None:
