@@ -56,5 +56,6 @@ def test_the_words_after_the_dashes() -> None:
     for own in ("hello.wasm", "/hello.wasm", "./bin/hello.wasm"):
         assert arguments_of([own, "a"], "hello") == ["a"]
     assert arguments_of(["hello.wasm"], "hello.wasm") == []
+    assert arguments_of(["hello.wasm", "other.wasm"], "hello") == ["other.wasm"]
     with pytest.raises(ValueError, match=r"sh\.wasm: this container is the module hello"):
         arguments_of(["/bin/sh.wasm", "-c"], "hello")

@@ -2,9 +2,9 @@
 
 What exec means here: a module is one program, there is no shell and no second file to start. So the words after ``--``
 are the arguments of another instance of the container's module, in a sandbox with the same engine, environment,
-directories and limits. Its first argument may repeat the module's own name (``hello.wasm``, ``/hello.wasm``); the name
-of any other ``.wasm`` is refused, because this pod has no other. ``-t`` is refused: a module has no terminal. An
-instance ends with its container, and when its client leaves.
+directories and limits. The first word may repeat the module's own name (``hello.wasm``, ``/hello.wasm``), and is not an
+argument then; any other ``.wasm`` as the first word is refused, because this pod has no other. ``-t`` is refused: a
+module has no terminal. An instance ends with its container, and when its client leaves.
 
 What attach means here: the running module's output from now on, read where its log is written; input if the container
 was given ``stdin: true``.
@@ -47,7 +47,7 @@ _NO_SPDY = (
     "this node serves exec and attach over WebSockets (v5.channel.k8s.io, v4.channel.k8s.io) only: use an API server "
     "of Kubernetes 1.37 or newer, which passes them on\n"
 )
-_NO_TERMINAL = "a WASM module has no terminal: leave -t out (kubectl exec -i passes stdin)"
+_NO_TERMINAL = "a WASM module has no terminal: leave -t out (-i alone passes stdin)"
 
 
 class StreamServer:
@@ -188,6 +188,8 @@ class StreamServer:
 
     async def _attach(self, session: Session, worker: PodWorker, container: ContainerTask) -> bytes | None:
         """Show what the container prints until it has ended or the client has left."""
+        if session.streams.tty:
+            return streams.failure(_NO_TERMINAL, code=400, reason="BadRequest")
         run_id = container.current
         if run_id is None:
             name = container.record.name
@@ -234,10 +236,11 @@ def arguments_of(command: Sequence[str], module: str) -> Sequence[str]:
     first = command[0] if command else ""
     if not first.endswith(".wasm"):
         return command
-    name = first.rsplit("/", 1)[-1]
-    if name != f"{module.removesuffix('.wasm')}.wasm":
+    name, own = first.rsplit("/", 1)[-1], f"{module.removesuffix('.wasm')}.wasm"
+    if name != own:
         raise ValueError(
-            f"{first}: this container is the module {module} and holds no other; the words after -- are its arguments"
+            f"{first}: this container is the module {module} and holds no other; the words after -- are its "
+            f"arguments (if {name} is meant as one, put {own} before it)"
         )
     return command[1:]
 
