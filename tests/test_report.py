@@ -30,7 +30,7 @@ def directory(tmp_path_factory) -> Path:
 def test_everything_is_written(directory: Path) -> None:
     assert {path.name for path in directory.iterdir()} >= {
         "figures.parquet", "figures.json", "report.md", "report.html", "cold_start.png", "execution.png",
-        "start_phases.png", "pod_waterfall.png", "burst.png",
+        "start_phases.png", "pod_waterfall.png", "burst.png", "control_ratios.png", "engine_ratios.png",
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ def test_local_writes_rows_tables_and_pictures(tmp_path: Path) -> None:
     assert "12 runs, 0 failed, measured 20" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {
         "local.parquet", "local.json", "report.md", "report.html", "cold_start.png", "start_phases.png",
+        "control_ratios.png",
     }  # fmt: skip
     # A second report of the same rows is made from the file alone.
     (tmp_path / "report.md").unlink()

@@ -12,6 +12,7 @@ from wasmlab.plots.execution import execution
 from wasmlab.plots.labels import mark_recorded
 from wasmlab.plots.phase_map import phase_map
 from wasmlab.plots.phases import start_phases
+from wasmlab.plots.ratios import control_ratios, engine_ratios
 from wasmlab.plots.scale import scale_burst, scale_concurrency, scale_density
 from wasmlab.plots.style import ENGINE_COLORS, STYLE, LabFigure, save, style
 from wasmlab.plots.waterfall import ORDINARY, pod_waterfall, run_waterfall, where_time_goes
@@ -23,6 +24,8 @@ __all__ = [
     "LabFigure",
     "burst",
     "cold_start",
+    "control_ratios",
+    "engine_ratios",
     "execution",
     "mark_recorded",
     "phase_map",

@@ -138,6 +138,18 @@ def _draw_cold(results: Results) -> Figure:
     return plots.cold_start(results)
 
 
+def _draw_control_ratios(results: Results) -> Figure:
+    from wasmlab import plots
+
+    return plots.control_ratios(results)
+
+
+def _draw_engine_ratios(results: Results) -> Figure:
+    from wasmlab import plots
+
+    return plots.engine_ratios(results)
+
+
 def _draw_phases(results: Results) -> Figure:
     from wasmlab import plots
 
@@ -191,6 +203,8 @@ def _draw_scale(name: str) -> Callable[[Results], Figure]:
 _FIGURES: tuple[tuple[str, str, Callable[[Results], Figure]], ...] = (
     ("cold_start", "Distribution of start times per engine and mode", _draw_cold),
     ("execution", "Execution time per workload, engine beside engine", _draw_execution),
+    ("control_ratios", "Starts as multiples of their controls", _draw_control_ratios),
+    ("engine_ratios", "Engine beside engine, as ratios", _draw_engine_ratios),
     ("start_phases", "What a start is made of", _draw_phases),
     ("pod_waterfall", "Where one pod's time goes", _draw_pod),
     ("where_time_goes", "Where a Pod's time goes, on both paths", _draw_where),
