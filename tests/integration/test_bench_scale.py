@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wasmlab.bench import memory, scale, scale_curves
+from wasmlab.bench import memory, noise, scale, scale_curves
 from wasmlab.bench.scale_rows import Budget
 from wasmlab.bench.store import COLUMNS, Results
 
@@ -39,6 +39,9 @@ def test_every_run_is_a_row_and_none_failed(measured) -> None:
     again = Results.load(out / "scale.parquet")
     assert len(again.rows) == len(results.rows) and again.plan["left_out"] == []
     assert again.extra["curves"]
+    # The machine's noise is kept beside every block.
+    kept = set(noise.by_block(again.conditions)["block"])
+    assert kept == {row["block"] for row in again.rows} == {0, 1, 2}
 
 
 def test_times_and_memory_are_there(measured) -> None:

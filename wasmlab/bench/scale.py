@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasmlab.bench.environment import Conditions, busy_share, fingerprint
+from wasmlab.bench.noise import NoiseLog
 from wasmlab.bench.pods import PodExecutor
 from wasmlab.bench.scale_burst import burst
 from wasmlab.bench.scale_concurrency import concurrency
@@ -153,15 +154,18 @@ def measure_on(
     facts = fingerprint(kubernetes=versions.get("kubernetes"))
     results = Results(environment=facts)
     results.plan = {"scale": asdict(sizes), "seed": sizes.seed, "interrupted": False}
-    rows, budget = Rows(facts["id"]), budget or Budget()
+    rows, budget, noise = Rows(facts["id"]), budget or Budget(), NoiseLog()
     results.rows = rows.rows
     failure: Exception | None = None
     try:
         with PodExecutor(cluster, node.dir) as pods:
             lab = Lab(cluster, node, pods, rows, budget)
-            for title, act in _blocks(lab, sizes):
+            for title, block, act in _blocks(lab, sizes):
                 with step(title, quiet=quiet):
+                    start = Conditions.read()
                     act()
+                if block is not None:
+                    noise.add(block, start, Conditions.read())
     except KeyboardInterrupt:
         results.plan["interrupted"] = True
         say("interrupted: what was measured so far is kept")
@@ -171,7 +175,10 @@ def measure_on(
         failure = error
         results.extra["error"] = f"{type(error).__name__}: {getattr(error, 'message', error)}"
     results.plan["left_out"] = budget.left_out
-    results.conditions = [before.until(Conditions.read()) | {"busy_share_before": busy_before}]
+    results.conditions = [
+        before.until(Conditions.read())
+        | {"busy_share_before": busy_before, "session": rows.session, "blocks": noise.columns}
+    ]
     results.extra["curves"] = {name: one.as_dict() for name, one in curves(results.frame).items()}
     if out is not None:
         path = results.save(Path(out) / f"{NAME}.parquet")
@@ -182,25 +189,26 @@ def measure_on(
     return results
 
 
-def _blocks(lab: Lab, sizes: Sizes) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield a title and what to do, block by block; the warm-up first."""
+def _blocks(lab: Lab, sizes: Sizes) -> Iterator[tuple[str, int | None, Callable[[], None]]]:
+    """Yield a title, the block's number, and what to do, block by block; the warm-up, which is none, first."""
     dice = random.Random(sizes.seed)
-    yield "Let the node pull and compile", partial(_warm_up, lab, sizes)
-    numbers = itertools.count()
-    for block in range(sizes.blocks):
-        of = f"block {block + 1} of {sizes.blocks}"
-        for engine in sizes.engines:
-            if sizes.burst:
-                title = f"{_listed(sizes.burst)} Pods at once, {engine} ({of})"
-                yield title, partial(burst, lab, engine, sizes.burst, next(numbers), dice)
-        for engine in sizes.engines:
-            if sizes.density:
-                title = f"{_listed(sizes.density)} live Pods, {engine} ({of})"
-                yield title, partial(density, lab, engine, sizes.density, sizes.probes, next(numbers))
+    yield "Let the node pull and compile", None, partial(_warm_up, lab, sizes)
+    number = itertools.count()
+    for repetition in range(sizes.blocks):
+        of = f"block {repetition + 1} of {sizes.blocks}"
+        for engine in sizes.engines if sizes.burst else ():
+            block = next(number)
+            title = f"{_listed(sizes.burst)} Pods at once, {engine} ({of})"
+            yield title, block, partial(burst, lab, engine, sizes.burst, block, dice)
+        for engine in sizes.engines if sizes.density else ():
+            block = next(number)
+            title = f"{_listed(sizes.density)} live Pods, {engine} ({of})"
+            yield title, block, partial(density, lab, engine, sizes.density, sizes.probes, block)
         if sizes.concurrency:
+            block = next(number)
             title = f"{_listed(sizes.concurrency)} runs in flight ({of})"
             levels = sizes.concurrency
-            yield title, partial(concurrency, lab, sizes.engines, levels, sizes.runs, next(numbers), dice)
+            yield title, block, partial(concurrency, lab, sizes.engines, levels, sizes.runs, block, dice)
 
 
 def _listed(sizes: Sequence[int]) -> str:
