@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -394,3 +396,21 @@ async def test_a_pod_of_the_same_name_is_another_pod(bench: Any) -> None:
         found = b.manager.by_name("ns", "p")
         assert found is not None
         assert found.uid == "new"
+
+
+async def test_the_memory_of_pods_that_are_gone_is_collected(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod's parts refer to each other, and the agent's collector hardly ever comes by itself."""
+    monkeypatch.setattr("wasmlab.node.manager._COLLECT_AFTER", 3)
+    monkeypatch.setattr("wasmlab.node.manager._COLLECT_PAUSE_S", 0.01)
+    gc.disable()
+    try:
+        async with bench() as b:
+            b.manager.on_list([pod(f"u{i}") for i in range(3)])
+            await eventually(lambda: len(b.runtime.runs) == 3)
+            left = [weakref.ref(worker) for worker in b.manager.workers.values()]
+            b.manager.on_list([])
+            await eventually(lambda: not any(one() for one in left))
+    finally:
+        gc.enable()

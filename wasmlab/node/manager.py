@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,6 +25,9 @@ _EVICTION_GRACE_S = 1.0
 SHUTDOWN_REASON = "Terminated"
 SHUTDOWN_MESSAGE = "Pod was terminated in response to imminent node shutdown."
 _MIRROR = "kubernetes.io/config.mirror"
+# After so many pods have gone their memory is collected, in a moment when nothing starts; at the latest after PATIENCE
+# pauses.
+_COLLECT_AFTER, _COLLECT_PAUSE_S, _COLLECT_PATIENCE = 200, 0.5, 20
 
 
 class PodManager:
@@ -44,6 +49,7 @@ class PodManager:
             self._recorded.setdefault(run_id.uid, {})[run_id] = engine
         self._endings: set[asyncio.Task[None]] = set()
         self._first_list = True
+        self._gone = 0
         services.volumes.evict = self.evict
 
     # ---- fed by the reflector ----
@@ -86,7 +92,24 @@ class PodManager:
             log.debug("pod gone", pod=podspec.key(worker.pod), uid=uid)
             task = asyncio.create_task(worker.removed())
             self._endings.add(task)
-            task.add_done_callback(self._endings.discard)
+            task.add_done_callback(self._removed)
+
+    def _removed(self, task: asyncio.Task[None]) -> None:
+        self._endings.discard(task)
+        self._gone += 1
+        if self._gone >= _COLLECT_AFTER:
+            self._gone = 0
+            asyncio.get_running_loop().call_later(_COLLECT_PAUSE_S, self._collect, 0)
+
+    def _collect(self, postponed: int) -> None:
+        """A pod and its parts refer to each other, so only the collector frees them; and it seldom comes by itself
+        (`commands.run`), because it must not come while pods are started."""
+        if self.busy and postponed < _COLLECT_PATIENCE:
+            asyncio.get_running_loop().call_later(_COLLECT_PAUSE_S, self._collect, postponed + 1)
+            return
+        began = time.monotonic()
+        found = gc.collect()
+        log.debug("collected", objects=found, seconds=round(time.monotonic() - began, 3))
 
     def _remove_orphans(self) -> None:
         """Runs and files of pods that were deleted while no agent ran: end and remove them."""
@@ -124,7 +147,8 @@ class PodManager:
         worker = self.workers.get(uid)
         if worker is not None and not worker.over and not worker.stopping:
             log.warning("evicting a pod", pod=podspec.key(worker.pod), why=message)
-            task = asyncio.create_task(worker.fail(Verdict("Failed", "Evicted", message), _EVICTION_GRACE_S))
+            verdict = Verdict("Failed", "Evicted", message, disruption=True)
+            task = asyncio.create_task(worker.fail(verdict, _EVICTION_GRACE_S))
             self._endings.add(task)
             task.add_done_callback(self._endings.discard)
 
@@ -171,7 +195,7 @@ class PodManager:
 
     async def shut_down(self, total_s: float, critical_s: float) -> None:
         """End all pods because the node ends: the critical ones last, in the time that is kept for them."""
-        verdict = Verdict("Failed", SHUTDOWN_REASON, SHUTDOWN_MESSAGE)
+        verdict = Verdict("Failed", SHUTDOWN_REASON, SHUTDOWN_MESSAGE, disruption=True)
         unfinished = [w for w in self.workers.values() if not w.over]
         for group, seconds in (
             ([w for w in unfinished if not admission.critical(w.pod)], total_s - critical_s),
