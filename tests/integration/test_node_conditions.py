@@ -142,6 +142,8 @@ def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: N
         assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "Terminated")
         assert pod["status"]["message"] == "Pod was terminated in response to imminent node shutdown."
         assert terminated(pod)["exitCode"] == 143
+        disruption = next(c for c in pod["status"]["conditions"] if c["type"] == "DisruptionTarget")
+        assert (disruption["status"], disruption["reason"]) == ("True", "TerminationByKubelet")
     told = condition(lab, "Ready")
     assert (told["status"], told["message"]) == ("False", "node is shutting down")
     assert processes.sandboxes_under(node.dir) == []

@@ -183,6 +183,9 @@ def _conditions(records: Sequence[ContainerRecord], pod_phase: str, facts: PodFa
         # The scheduler wrote it before the pod came here; a pod bound by hand never had one.
         {"type": "PodScheduled", "status": "True"},
     ]
+    if facts.verdict is not None and facts.verdict.disruption:
+        told = {"reason": "TerminationByKubelet", "message": facts.verdict.message}
+        wanted.append({"type": "DisruptionTarget", "status": "True", **told})
     before = {c["type"]: c for c in facts.previous}
     for condition in wanted:
         old = before.get(condition["type"])

@@ -173,6 +173,7 @@ class Verdict:
     phase: str
     reason: str
     message: str
+    disruption: bool = False  # the node ended a pod that ran: Jobs count that apart from failures
 
 
 @dataclass
