@@ -124,3 +124,27 @@ async def test_events_wait_for_an_api_server_that_is_away() -> None:
         await asyncio.sleep(0.1)
         recorder._api.server = server
         await eventually(lambda: len(fake.seen) == 1)
+
+
+async def test_warnings_go_first_and_do_not_wait_for_load() -> None:
+    async with recording(loaded=lambda: True, delay_s=0.05) as (recorder, fake):
+        recorder.pod(POD, NORMAL, "Pulled", "one")
+        recorder.pod(POD, WARNING, "Failed", "two")
+        await eventually(lambda: len(fake.seen) == 1)
+        assert fake.seen[0][2]["message"] == "two"
+
+
+async def test_a_namespace_that_goes_takes_its_events_along() -> None:
+    async with recording(delay_s=0.1) as (recorder, fake):
+
+        async def refuse(request: web.Request) -> web.Response:
+            return status(404, "NotFound")
+
+        fake.handler = refuse
+        for i in range(20):
+            recorder.pod(POD, NORMAL, "Pulled", f"{i}")
+        await eventually(lambda: len(fake.seen) == 1)
+        other = {"metadata": {**POD["metadata"], "namespace": "other"}}
+        recorder.pod(other, NORMAL, "Pulled", "mine")
+        await eventually(lambda: len(fake.seen) == 2)
+        assert "/namespaces/other/" in fake.seen[1][1]

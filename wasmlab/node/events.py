@@ -2,8 +2,9 @@
 
 A pod that runs for ten milliseconds has four events, so a burst of pods is a burst of writes that would cost the API
 server more than the pods themselves. The rules are the kubelet's: a token bucket (50 a second, bursts of 100), equal
-events folded into one with a count, and a bounded queue that gives way from its normal events first. Nothing waits for
-an event; one that is lost is counted in the log.
+events folded into one with a count, and a bounded queue that gives way from its normal events first. Beyond the kubelet
+warnings go first, and normal events wait while the node is busy starting pods, for 15 s at most. Nothing waits for an
+event; one that is lost is counted in the log.
 
 References
 ----------
@@ -28,7 +29,7 @@ from wasmlab.node.records import rfc3339
 NORMAL, WARNING = "Normal", "Warning"
 _SOURCE = "wasmlab-node"
 _QUEUE = 4000
-_PATIENCE_S = 5.0
+_PATIENCE_S = 15.0
 _REMEMBERED = 4096
 _MESSAGE_BYTES = 1024  # core/v1 events may not carry more
 
@@ -101,7 +102,9 @@ class Recorder:
         self._bucket = TokenBucket(rate, burst)
         self._delay_s = delay_s
         self._loaded = loaded
-        self._queue: OrderedDict[Key, Pending] = OrderedDict()
+        # Warnings are what somebody waits for: they go first, also under load.
+        self._warnings: OrderedDict[Key, Pending] = OrderedDict()
+        self._normals: OrderedDict[Key, Pending] = OrderedDict()
         self._written: OrderedDict[Key, tuple[str, int]] = OrderedDict()
         self._wake = asyncio.Event()
         self.dropped = 0
@@ -132,20 +135,24 @@ class Recorder:
             message = raw[: _MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
         now = time.time()
         key = (about.get("uid", ""), about.get("fieldPath", ""), reason, message)
-        pending = self._queue.get(key)
+        queue = self._queue_of(kind)
+        pending = queue.get(key)
         if pending is not None:
             pending.count += 1
             pending.last = now
             return
-        if len(self._queue) >= _QUEUE:
-            self._give_way()
-        self._queue[key] = Pending(about, kind, reason, message, now, now)
+        if self._waiting >= _QUEUE:
+            (self._normals or self._warnings).popitem(last=False)
+            self.dropped += 1
+        queue[key] = Pending(about, kind, reason, message, now, now)
         self._wake.set()
 
-    def _give_way(self) -> None:
-        victim = next((k for k, p in self._queue.items() if p.kind == NORMAL), next(iter(self._queue)))
-        del self._queue[victim]
-        self.dropped += 1
+    def _queue_of(self, kind: str) -> OrderedDict[Key, Pending]:
+        return self._warnings if kind == WARNING else self._normals
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._warnings) + len(self._normals)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -154,36 +161,45 @@ class Recorder:
             await self._wake.wait()
             await asyncio.sleep(self._delay_s)
             await self._flush()
-            if self.dropped != told and not self._queue:
+            if self.dropped != told and not self._waiting:
                 log.info("events were dropped under load", count=self.dropped - told)
                 told = self.dropped
 
     async def _flush(self) -> None:
-        while self._queue:
+        while self._waiting:
             wait_s = self._bucket.take(time.monotonic())
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             while self._may_wait():  # noqa: ASYNC110 (load has no event)
                 await asyncio.sleep(0.1)
-            if not self._queue:
+            if not self._waiting:
                 break
-            key, pending = self._queue.popitem(last=False)
+            key, pending = (self._warnings or self._normals).popitem(last=False)
             try:
                 await self._write(key, pending)
             except ApiUnavailable:
-                if len(self._queue) < _QUEUE:
-                    self._queue[key] = pending
-                    self._queue.move_to_end(key, last=False)
+                if self._waiting < _QUEUE:
+                    queue = self._queue_of(pending.kind)
+                    queue[key] = pending
+                    queue.move_to_end(key, last=False)
                 await asyncio.sleep(1.0)
             except ApiError as error:
-                # The namespace is going, or the like: not worth a second try.
+                # Not worth a second try.
                 log.debug("event refused", error=error.message)
+                if error.context["status"] in (403, 404):
+                    self._forget_namespace(pending.about.get("namespace"))
         self._wake.clear()
 
+    def _forget_namespace(self, namespace: str | None) -> None:
+        """A namespace takes no more events (it is being deleted): those that wait would be refused one by one."""
+        for queue in (self._warnings, self._normals):
+            for key in [key for key, one in queue.items() if one.about.get("namespace") == namespace]:
+                del queue[key]
+
     def _may_wait(self) -> bool:
-        if not self._queue or len(self._queue) > _QUEUE // 2 or not self._loaded():
+        if self._warnings or not self._normals or len(self._normals) > _QUEUE * 3 // 4 or not self._loaded():
             return False
-        return time.monotonic() - next(iter(self._queue.values())).queued_at < _PATIENCE_S
+        return time.monotonic() - next(iter(self._normals.values())).queued_at < _PATIENCE_S
 
     async def drain(self, timeout_s: float) -> None:
         """Write what is queued, for at most so long (at the end of the agent)."""
@@ -191,7 +207,7 @@ class Recorder:
             async with asyncio.timeout(timeout_s):
                 await self._flush()
         except TimeoutError:
-            log.debug("events left unwritten", count=len(self._queue))
+            log.debug("events left unwritten", count=self._waiting)
 
     async def _write(self, key: Key, pending: Pending) -> None:
         namespace = pending.about.get("namespace", "default")
