@@ -6,12 +6,15 @@ Pure (no I/O, tested alone)
     ``states`` (where a container may go), ``records`` (what is known), ``podstatus`` (the v1.PodStatus of it),
     ``podspec`` (what of a Pod this node can serve), ``env`` (environment and arguments), ``backoff``, ``quantity``,
     ``nodeobject`` (the v1.Node), ``csr`` (keys, requests, kubeconfig), ``crilog`` (the log format), ``unitfile``,
-    ``authn`` and ``authz`` (who asks the endpoint for what), ``streams`` (exec's wire format), ``summary`` and
-    ``promtext`` (figures as they are shown).
+    ``probes`` (what their answers mean), ``authn`` and ``authz`` (who asks the endpoint for what), ``streams`` (exec's
+    wire format), ``summary`` and ``promtext`` (figures as they are shown).
 Thin
     ``kubeapi`` (HTTP), ``bootstrap``, ``registration`` (Node and Lease), ``watch``, ``images``, ``inputs`` (what a
-    container is given), ``runtime`` (sandbox and compile cache), ``events``, ``statuswriter``, ``container`` and
-    ``worker`` (a container's and a pod's life), ``manager`` (all pods), ``server`` (the endpoint) with ``tls``,
+    container is given), ``runtime`` (sandbox and compile cache), ``events``, ``statuswriter``, ``worker`` (a pod's
+    life) with ``adoption`` (what an earlier agent left) and ``course`` (in which order containers run and end),
+    ``container`` (one of them) with ``pulling``, ``creating`` and ``attempt`` (a run: ``hooks``, the ``prober``, its
+    end within a ``grace`` period, its ``termmessage``), ``instances`` and ``actions`` (what probes, hooks and exec
+    run), ``manager`` (all pods), ``server`` (the endpoint) with ``tls``,
     ``guard`` (who may come in), ``logserver``, ``streaming`` (exec and attach) and ``statserver`` (metrics) behind it,
     ``issue`` and ``certificates`` (asked for, renewed), ``rotation`` (logs), ``spans`` (timings), ``machine``
     (capacity), ``agent`` (all of it together).

@@ -1,12 +1,11 @@
 """What of a Pod this node can serve, and what it refuses: pure.
 
-A WASM module is not a container: no processes to exec into, no users, no network namespace. What the spec asks for and
+A WASM module is not a container: no users, no network namespace, no second program to exec. What the spec asks for and
 this node cannot give is named in the pod's status (CreateContainerConfigError) and never silently left out, with these
 exceptions, left out knowingly:
 
 * ``securityContext``: the sandbox gives a module no user, no capabilities and no devices, which is less than any
-setting
-  asks for;
+  setting asks for;
 * ``ports``: informational in Kubernetes too.
 """
 
