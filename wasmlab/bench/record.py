@@ -40,7 +40,7 @@ def plans(repeats: int, large: int, seed: int) -> list[tuple[str, Plan]]:
         cold = tuple(
             Arm("local", engine, mode, work) for engine in ENGINES for mode in MODES[:2] for work in PROGRAMS
         )
-        found.append(("starts of large programs", Plan(cold, large, seed + 2)))
+        found.append(("starts of large programs", Plan((*cold, *CONTROLS), large, seed + 2)))
     return found
 
 
