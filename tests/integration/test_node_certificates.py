@@ -95,10 +95,24 @@ def test_a_restart_goes_on_with_the_request_that_is_out(cluster: Any, lab: NodeL
         return {name for name, one in asked if csr.decision(one) == csr.Decision()}
 
     name = until("a request for the next serving certificate", pending)
-    lab.node.restart()
+    lab.node.stop_agent()
+    lab.node.start()
+    lab.node.wait_ready(30, approve=False)
     endpoint = Endpoint(cluster, lab.node)
     serving = endpoint.serial()
     cluster.kubectl("certificate", "approve", *name)
     until("the endpoint shows the certificate of that request", lambda: endpoint.serial() != serving)
     issued = x509.load_pem_x509_certificate((lab.node.dir / "pki" / "serving.pem").read_bytes())
     assert issued.serial_number == endpoint.serial()
+
+
+def test_a_node_that_has_lost_its_certificate_asks_under_another_name(cluster: Any, lab: NodeLab) -> None:
+    """What an address that has changed comes to, too: the first name is taken, by a key that is gone."""
+    lab.node.stop_agent()
+    before = set(requests(cluster, "renewing-tls"))
+    for name in ("serving.pem", "serving-next.key"):
+        (lab.node.dir / "pki" / name).unlink(missing_ok=True)
+    lab.node.start()
+    lab.node.wait_ready(30)  # it approves whatever serving request this node has sent
+    fresh = set(requests(cluster, "renewing-tls-")) - before
+    assert "Issued" in {cluster.csr_state(name) for name in fresh}

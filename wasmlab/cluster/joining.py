@@ -16,6 +16,7 @@ from wasmlab.errors import ClusterError
 from wasmlab.paths import atomic_write
 
 _TOKEN_LIFE = timedelta(hours=24)
+_SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 _CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 NODES = "/api/v1/nodes"
 
@@ -35,6 +36,18 @@ class Joining(Workloads):
         """Return ``"Pending"``, ``"Approved"``, ``"Denied"``, ``"Failed"`` or ``"Issued"``; None if it is absent."""
         items = self.rest.get(_CSRS, fieldSelector=f"metadata.name={name}")["items"]
         return _csr_state(items[0]) if items else None
+
+    def serving_requests(self, node: str) -> dict[str, str]:
+        """Return the requests for a serving certificate that a node has sent, and their states (see `csr_state`).
+
+        The first is ``<host name>-tls``; one with another key or address has the key's fingerprint behind that.
+        """
+        items = self.rest.get(_CSRS, fieldSelector=f"spec.signerName={_SERVING_SIGNER}")["items"]
+        return {
+            one["metadata"]["name"]: _csr_state(one)
+            for one in items
+            if one["spec"].get("username") == f"system:node:{node}"
+        }
 
     def approve_csr(self, name: str, timeout_s: float = 30.0) -> None:
         """Approve a certificate signing request, waiting for it to appear: ``kubectl certificate approve``.

@@ -127,7 +127,6 @@ class NodeHandle:
             If the agent ends, its request is denied, or the deadline passes.
         """
         deadline = time.monotonic() + timeout_s
-        request = f"{self.name}-tls"
         while True:
             if self.child is not None and not self.child.alive:
                 raise BootstrapError(
@@ -137,25 +136,29 @@ class NodeHandle:
                     node=self.name,
                 )
             try:
-                state = self.cluster.csr_state(request)
+                requests = self.cluster.serving_requests(self.name)
                 ready = self.ready()
             except Unreachable:  # the API server may be restarting under us: the deadline is the judge
-                state, ready = None, False
-            if state == "Denied":
+                requests, ready = {}, False
+            pending = [name for name, state in requests.items() if state == "Pending"]
+            denied = [name for name, state in requests.items() if state == "Denied"]
+            if denied and not pending and not ready:
                 raise BootstrapError(
-                    f"the certificate request {request} was denied",
-                    remedy=f"`kubectl delete csr {request}`, then start the node again",
+                    f"the certificate request {denied[-1]} was denied",
+                    remedy=f"`kubectl delete csr {denied[-1]}`, then start the node again",
                     node=self.name,
                 )
-            if state == "Pending" and approve:
-                self.cluster.approve_csr(request, timeout_s=5)
+            if pending and approve:
+                for name in pending:
+                    self.cluster.approve_csr(name, timeout_s=5)
             elif ready:
                 return
             if time.monotonic() >= deadline:
+                request = pending[0] if pending else f"{self.name}-tls"
                 waiting = (
                     f"{request} waits for approval"
-                    if state == "Pending"
-                    else f"{request}: {state or 'absent'}"
+                    if pending
+                    else f"{request}: {requests.get(request, 'absent')}"
                 )
                 raise BootstrapError(
                     f"node {self.name} was not Ready after {timeout_s:g} s ({waiting}); last lines of its log:\n"
