@@ -24,7 +24,10 @@ pytestmark = pytest.mark.integration
 def manual(cluster: Any) -> Iterator[dict[str, Any]]:
     """A node that somebody approves by hand, and what could be seen before."""
     handle = cluster.add_node(
-        "manual", wait=False, approve=False, args=("--node-check-s", "0.5", "--restart-semantics", "krustlet")
+        "manual",
+        wait=False,
+        approve=False,
+        args=("--node-check-s", "0.5", "--lease-s", "0.5", "--restart-semantics", "krustlet"),
     )
     try:
         until("the request appears", lambda: cluster.csr_state("manual-tls") == "Pending")

@@ -38,7 +38,11 @@ class Lab:
         run = await self.runtime.start(engine, run_id, wanted, artifact, self.directory / f"{run_id}.log")
         self.runs.append(run)
         return SimpleNamespace(
-            record=ContainerRecord(run_id.container, "image"), engine=engine, current=run_id, instances=set(), spent_ns=0
+            record=ContainerRecord(run_id.container, "image"),
+            engine=engine,
+            current=run_id,
+            instances=set(),
+            spent_ns=0,
         )
 
 

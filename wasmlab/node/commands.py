@@ -89,6 +89,7 @@ def run(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     csr_timeout_s: Annotated[float, typer.Option(help="How long to wait for an approval.")] = 3600.0,
     backoff_base_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
+    lease_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
     node_check_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
     log_max_bytes: Annotated[int, typer.Option(hidden=True)] = 10 << 20,
     rotation_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
@@ -155,6 +156,7 @@ def run(
         intervals=Intervals(
             csr_timeout_s=csr_timeout_s,
             backoff_base_s=backoff_base_s,
+            lease_s=lease_s,
             node_check_s=node_check_s,
             rotation_s=rotation_s,
             volume_sync_s=volume_sync_s,
