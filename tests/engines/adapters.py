@@ -11,6 +11,8 @@ from wasmlab import engines
 from wasmlab.engines import native_binding
 
 ADAPTERS = engines.variants()
+# One adapter of each: what does not concern the code that a compiler makes is tested on these.
+BINDINGS = ("wasmtime", "wasmer-native", "wasmer-sdk")
 _OF_THE_BINDING = ("wasmer-native", "wasmer-singlepass")
 
 

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.adapters import BINDINGS, chosen
 from wasmlab.errors import SandboxError, Unsupported, WorkerLost
 from wasmlab.sandbox import AsyncSandbox, Preopen, records
+
+
+@pytest.fixture(scope="module", params=BINDINGS)
+def engine(request):
+    with chosen(request.param) as name:
+        yield name
 
 
 @pytest.fixture

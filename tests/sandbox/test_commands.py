@@ -12,15 +12,15 @@ import time
 
 import pytest
 
-from tests.engines.adapters import ADAPTERS, chosen
+from tests.engines.adapters import BINDINGS, chosen
 from wasmlab import engines
 from wasmlab.engines import native_binding
 from wasmlab.sandbox import commands
 
 
-@pytest.fixture(params=ADAPTERS)
+@pytest.fixture(params=BINDINGS)
 def wasmlab(request, tmp_path_factory, helpers):
-    """wasmlab("exit", "--", "3") -> CompletedProcess of `wasmlab run FIXTURE ...` on each adapter."""
+    """wasmlab("exit", "--", "3") -> CompletedProcess of `wasmlab run FIXTURE ...` on each binding."""
     cache = tmp_path_factory.getbasetemp() / "run-cache"
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     with chosen(request.param) as engine:
