@@ -171,8 +171,8 @@ def test_a_slowdown_planted_into_real_rows_is_found() -> None:
 
 def test_a_change_too_small_to_matter_is_none_however_sure_it_is() -> None:
     dice = np.random.default_rng(29)
-    before, after = designs.side(dice, 1500), designs.side(dice, 1500, factors={ARMS[0]: 1.025})
-    _, changes = judge(before, after, resamples=150)
+    before, after = designs.side(dice, 2500), designs.side(dice, 2500, factors={ARMS[0]: 1.025})
+    _, changes = judge(before, after, resamples=150, margin=0.08)
     assert changes[0].adjusted.low > 1
     assert changes[0].verdict == "same"
     _, changes = judge(before, after, resamples=150, margin=0.001)
@@ -187,6 +187,19 @@ def test_without_a_control_nothing_is_blamed() -> None:
     assert set(outcomes(changes).values()) == {"unclear"}
     assert "may as well be the machine" in changes[0].why
     assert changes[0].adjusted is None and changes[0].ratio.low > 1.5
+
+
+def test_blocks_that_lost_a_control_or_all_of_them_count_all_the_same() -> None:
+    dice = np.random.default_rng(37)
+    before, after = designs.results(dice, 60, "a"), designs.results(dice, 60, "b", factors={ARMS[0]: 1.5})
+    for row in after.rows:
+        # One control fails in every second block, the other in every third: some blocks have none.
+        every = {"true": 2, "python": 3}.get(row["workload"])
+        row["ok"] = every is None or row["block"] % every != 0
+    found = verdict(before, after, resamples=DRAWS)
+    assert found.environment.verdict == "same" and found.environment.ratio.n == 30
+    assert [one.arm for one in found.slower] == [ARMS[0]] and not found.faster
+    assert found.slower[0].n_after == 60
 
 
 def test_too_few_blocks_and_failed_arms_are_said_and_not_guessed() -> None:

@@ -72,3 +72,6 @@ def test_all_differences_at_once_in_order() -> None:
 def test_settings_of_pooled_results_count() -> None:
     pooled = results({"pooled": [{"settings": {"x": 1}}, {"seed": 2}]})
     assert differences(pooled, results({"settings": {"x": 1}})) == []
+    again = results({"pooled": [pooled.plan, {"seed": 3}]})
+    assert [one.get("seed") for one in pooling.parts(again.plan)] == [None, 2, 3]
+    assert differences(again, results({"settings": {"x": 1}})) == []

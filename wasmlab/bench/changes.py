@@ -169,7 +169,8 @@ def _middles(
     if controls:
         levels = _together(controls, reference)
         middle = bootstrap.middle_of_rows(levels)
-        beyond = levels - middle[:, None]
+        # A block without a control is not corrected.
+        beyond = np.nan_to_num(levels - middle[:, None])
         found += [
             bootstrap.middle_of_rows(one - slope * beyond) - middle
             for one, slope in zip(arms, slopes, strict=True)

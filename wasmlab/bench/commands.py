@@ -236,10 +236,10 @@ def _finish(results: Results, out: Path, name: str) -> None:
 
 def about(results: Results) -> list[str]:
     """Return what a reader of the figures must know about how they came to be: the end, warm-up, steps, noise."""
-    from wasmlab.bench import noise, stopping
+    from wasmlab.bench import noise, pooling, stopping
 
     lines = []
-    for one in results.plan.get("pooled") or [results.plan]:
+    for one in pooling.parts(results.plan):
         if one.get("stopped"):
             lines.append(stopping.tell(one["stopped"]))
         if one.get("warmup_blocks"):

@@ -20,6 +20,9 @@ How a verdict is reached
    log scale, is therefore never held against an arm: where everything takes 3.3 times as long, an arm at 1.2 times that
    is ``unclear``, and only one at more than 1.27 times is ``slower``.
 
+The controls are the arms of the path ``control``. runc, the control of container Pods in reports, is judged like any
+arm here: if containerd became slower, that is what shall be said.
+
 References
 ----------
 Davison, Hinkley: Bootstrap Methods and their Application, 1997, section 3.8 (hierarchical data).

@@ -409,8 +409,7 @@ def headlines(results: Results, samples: dict[str, list[float]]) -> list[Headlin
     add("first pod bound", "s", samples.get("first pod bound"))
     add("node joined", "s", samples.get("node joined"))
     if results.rows:
-        frame = results.frame
-        frame = frame[frame["ok"]]
+        frame = stats.arm_rows(results.frame)
         for engine in ENGINES:
             own = frame[(frame["path"] == "node") & (frame["engine"] == engine)]
             add(f"pod written to module started, {engine}", "ms", _ms(own, "started_ns"))

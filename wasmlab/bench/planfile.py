@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from wasmlab.bench import pooling
 from wasmlab.bench.plan import CONTROLS, PATHS, Arm, Plan, cross, is_count
 from wasmlab.bench.stopping import Stopping
 from wasmlab.bench.warmup import SETTLE
@@ -101,7 +102,7 @@ def of(metadata: Mapping[str, Any]) -> list[Plan]:
     Results of other measurements than plans (the headline figures, say) have none.
     """
     found = []
-    for one in metadata.get("pooled") or [metadata]:
+    for one in pooling.parts(metadata):
         # What a measurement adds about its outcome is no part of the plan; early files say `repeats` for `blocks`.
         declared = {key: one[key] for key in _KEYS & set(one)}
         if "arms" in declared:

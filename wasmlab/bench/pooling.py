@@ -20,7 +20,7 @@ measurement without a cluster goes with one of any cluster, and of the engines o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,9 +107,19 @@ def _unequal(
     return [(name, one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)]
 
 
+def parts(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield what `Results.plan` says about each measurement that was pooled, however often; else itself."""
+    pooled = plan.get("pooled")
+    if pooled is None:
+        yield plan
+    for one in pooled or ():
+        yield from parts(one)
+
+
 def _settings(results: Results) -> dict[str, Any]:
-    parts = results.plan.get("pooled") or [results.plan]
-    return {name: value for part in parts for name, value in (part.get("settings") or {}).items()}
+    return {
+        name: value for part in parts(results.plan) for name, value in (part.get("settings") or {}).items()
+    }
 
 
 def _versions(results: Results) -> dict[str, Any]:
