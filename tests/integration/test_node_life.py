@@ -268,6 +268,7 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
             ],
         ),
     )
+    w.pod("debugged", c(FOREVER))
     w.pod("typo", c("say:x", image=f"{lab.cluster.registry}/nothing:v1"))
     # For the agent that goes and comes back.
     w.pod(
@@ -485,6 +486,23 @@ def test_an_image_can_be_put_right(world: World) -> None:
     assert terminated(pod)["exitCode"] == 0
     assert pod["status"]["containerStatuses"][0]["image"] == world.image
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_kubectl_debug_adds_another_module(world: World) -> None:
+    world.lab.running("debugged")
+    kubectl = world.lab.cluster.kubectl
+    kubectl(
+        *("debug", "debugged", f"--image={world.image}", "--container=dbg", "--profile=general"),
+        *("--", "probe", "env:NOTHING"),
+    )
+
+    def ended() -> Any:
+        [one] = world.lab.get("debugged")["status"].get("ephemeralContainerStatuses") or [{}]
+        return one.get("state", {}).get("terminated")
+
+    assert until("it has ended", ended)["exitCode"] == 0
+    assert kubectl("logs", "debugged", "-c", "dbg").stdout == "env:NOTHING > (none)\n"
+    assert world.lab.get("debugged")["status"]["phase"] == "Running"
 
 
 def test_many_containers(world: World) -> None:

@@ -267,6 +267,19 @@ def test_a_sidecar_that_has_not_started_holds_back_initialized() -> None:
     assert again["Initialized"]["status"] == "True", "what was initialized stays so"
 
 
+def test_an_ephemeral_container_is_of_no_account_for_its_pod() -> None:
+    for record in (running("e", ephemeral=True), done(1, "e", ephemeral=True), waiting("e", ephemeral=True)):
+        status = build([running("b"), record], "Always", facts())
+        assert status["phase"] == "Running"
+        assert conditions(status)["Ready"]["status"] == "True"
+        assert [s["name"] for s in status["ephemeralContainerStatuses"]] == ["e"]
+        assert [s["name"] for s in status["containerStatuses"]] == ["b"]
+        assert not status["ephemeralContainerStatuses"][0]["ready"]
+        assert not record.restarts_after(1, "Always")
+    assert build([done(0, "b"), running("e", ephemeral=True)], "Never", facts())["phase"] == "Succeeded"
+    assert "ephemeralContainerStatuses" not in build([running("b")], "Always", facts())
+
+
 def test_probes_decide_about_started_and_ready() -> None:
     before = build([running(started=False, ready=False)], "Never", facts())
     assert before["phase"] == "Running"

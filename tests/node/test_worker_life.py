@@ -332,3 +332,25 @@ async def test_a_bug_in_one_container_leaves_none_of_the_others_running(bench: A
         assert b.statuses()[-1]["reason"] == "NodeAgentError"
         for run in b.runtime.runs.values():
             assert run.signals[-1] == signal.SIGKILL
+
+
+async def test_an_ephemeral_container_comes_later_and_ends_with_the_pod(bench: Any) -> None:
+    async with bench() as b:
+        b.manager.on_list([pod(policy="Always")])
+        await eventually(has(b, "u.c.0"))
+        debugged = changed(pod(policy="Always"), 2, ephemeralContainers=[container("d"), container("e")])
+        b.manager.on_event("MODIFIED", debugged)
+        await eventually(has(b, "u.d.0", "u.e.0"))
+        b.manager.on_event("MODIFIED", changed(debugged, 3))  # once is enough
+        b.runtime.runs["u.d.0"].end(1)
+        await eventually(
+            lambda: (
+                "terminated"
+                in b.statuses()[-1].get("ephemeralContainerStatuses", [{"state": ""}])[0]["state"]
+            )
+        )
+        assert b.phase() == "Running"
+        b.manager.on_event("MODIFIED", leaving(debugged))
+        await eventually(lambda: b.deleted() != [])
+        assert b.runtime.runs["u.e.0"].signals == [signal.SIGTERM]
+        assert sorted(b.runtime.started) == ["u.c.0", "u.d.0", "u.e.0"]

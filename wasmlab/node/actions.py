@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,7 +89,10 @@ async def perform(
     spec = container.spec
     try:
         if handler.get("exec"):
-            return await _exec(node, container, handler["exec"], timeout_s)
+            command = handler["exec"].get("command") or []
+            if purpose == "probe":  # the kubelet expands a probe's command, and a hook's not
+                command = probes.command_of(handler["exec"], spec)
+            return await _exec(node, container, command, timeout_s)
         if handler.get("httpGet"):
             action = handler["httpGet"]
             url = probes.url_of(action, spec, node.config.address)
@@ -103,8 +107,7 @@ async def perform(
     raise Failed(f"invalid handler: {kinds}")
 
 
-async def _exec(node: Node, container: Container, action: Json, timeout_s: float | None) -> Result:
-    command = probes.command_of(action, container.spec)
+async def _exec(node: Node, container: Container, command: Sequence[str], timeout_s: float | None) -> Result:
     try:
         answer = await instances.run(node, container, command, timeout_s=timeout_s, most_bytes=_BODY_BYTES)
     except (WasmlabError, OSError) as error:

@@ -16,6 +16,12 @@ from wasmlab.node.records import ContainerRecord, ended_of
 from wasmlab.node.runtime import RunId
 from wasmlab.node.services import Services
 
+KINDS = {
+    "initContainers": "initContainerStatuses",
+    "containers": "containerStatuses",
+    "ephemeralContainers": "ephemeralContainerStatuses",
+}
+
 
 def containers(
     services: Services, pod: Pod, runs: dict[RunId, str], *, krustlet: bool
@@ -29,34 +35,52 @@ def containers(
     krustlet : bool
         Whether restart policies are not read.
     """
-    spec, status = pod.pod["spec"], pod.pod.get("status") or {}
-    inits = spec.get("initContainers") or []
-    reported = (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
-    known = {one["name"]: one for one in reported}
-    result = []
-    for init, container in [*((True, c) for c in inits), *((False, c) for c in spec["containers"])]:
-        name = container["name"]
-        before = known.get(name, {})
-        record = _record(container, before, init=init, has_inits=bool(inits), krustlet=krustlet)
-        mine = {r: e for r, e in sorted(runs.items(), key=lambda i: i[0].attempt) if r.container == name}
-        engine = podspec.engine_of(pod.pod, name, services.config.engine)
-        task = ContainerTask(services, pod, container, record, engine, mine)
-        _take_note(task, before, pod.uid)
-        result.append(task)
-    return result
+    spec = pod.pod["spec"]
+    return [
+        container(services, pod, runs, one, kind, krustlet=krustlet)
+        for kind in KINDS
+        for one in spec.get(kind) or ()
+    ]
 
 
-def _record(container: Json, before: Json, *, init: bool, has_inits: bool, krustlet: bool) -> ContainerRecord:
-    sidecar = init and container.get("restartPolicy") == "Always"
+def container(
+    services: Services, pod: Pod, runs: dict[RunId, str], spec: Json, kind: str, *, krustlet: bool
+) -> ContainerTask:
+    """Make a task for one container.
+
+    Parameters
+    ----------
+    spec : dict
+        v1.Container, or v1.EphemeralContainer.
+    kind : str
+        Where it is in the pod's spec.
+    """
+    name = spec["name"]
+    reported = (pod.pod.get("status") or {}).get(KINDS[kind]) or ()
+    before: Json = next((one for one in reported if one["name"] == name), {})
+    record = _record(spec, before, kind, has_inits=bool(pod.pod["spec"].get("initContainers")))
+    if krustlet:
+        record.policy, record.rules = None, ()
+    mine = {r: e for r, e in sorted(runs.items(), key=lambda i: i[0].attempt) if r.container == name}
+    engine = podspec.engine_of(pod.pod, name, services.config.engine)
+    task = ContainerTask(services, pod, spec, record, engine, mine)
+    _take_note(task, before, pod.uid)
+    return task
+
+
+def _record(spec: Json, before: Json, kind: str, *, has_inits: bool) -> ContainerRecord:
+    init = kind == "initContainers"
+    sidecar = init and spec.get("restartPolicy") == "Always"
     last = (before.get("lastState") or {}).get("terminated")
     return ContainerRecord(
-        name=container["name"],
-        image=container["image"],
+        name=spec["name"],
+        image=spec["image"],
         init=init,
         sidecar=sidecar,
-        policy=None if sidecar or krustlet else container.get("restartPolicy"),
-        rules=() if krustlet else container.get("restartPolicyRules") or (),
-        reason=initial_reason(has_inits, init),
+        ephemeral=kind == "ephemeralContainers",
+        policy=None if sidecar else spec.get("restartPolicy"),
+        rules=spec.get("restartPolicyRules") or (),
+        reason=initial_reason(has_inits, init or kind == "ephemeralContainers"),
         restarts=int(before.get("restartCount") or 0),
         image_id=before.get("imageID") or "",
         last=ended_of(last) if last else None,

@@ -2,8 +2,8 @@
 
 Init containers one after the other, each to its end; a sidecar (an init container with restartPolicy Always) only until
 it has started, then it goes on in a task of its own; then the others, side by side. When those have ended the sidecars
-are ended. Whoever ends a pod ends them all at once, except that a sidecar waits for all that are none, and for the
-sidecars that came after it.
+are ended. Ephemeral containers (``kubectl debug``) begin when they come, and end with the pod. Whoever ends a pod ends
+all of it at once, except that a sidecar waits for the containers that are none, and for the sidecars after it.
 
 References
 ----------
@@ -47,26 +47,33 @@ class Course:
         self.grace: Grace | None = None
         self._pod = pod
         self._containers = containers
-        self._mains = [c for c in containers if not c.record.init]
-        self._sidecars: list[asyncio.Task[None]] = []
+        self._mains = [c for c in containers if c.record.main]
+        self._beside: list[asyncio.Task[None]] = []  # sidecars and ephemeral containers
 
     async def run(self) -> None:
         """Run them all; return when none will run any more."""
         # An earlier agent had come past the init containers: none is begun again, and none is waited for.
         initialized = any(c.adopt is not None or c.reported is not None for c in self._mains)
+        for container in [c for c in self._containers if c.record.ephemeral]:
+            self.add(container)
         for container in self._containers:
             if container.record.init and not await self._initialize(container, initialized):
                 break
         else:
             await self._run_mains()
-        if self._sidecars:
+        if self._beside:
             await self._dismiss()
+
+    def add(self, container: ContainerTask) -> asyncio.Task[None]:
+        """Let a container run beside the others."""
+        task = asyncio.create_task(container.run())
+        self._beside.append(task)
+        return task
 
     async def _initialize(self, container: ContainerTask, initialized: bool) -> bool:
         """Run an init container; whether the next one may start."""
         if container.up is not None:
-            task = asyncio.create_task(container.run())
-            self._sidecars.append(task)
+            task = self.add(container)
             if initialized:
                 return True
             up = asyncio.create_task(container.up.wait())
@@ -93,16 +100,20 @@ class Course:
                 group.create_task(container.run())
 
     async def _dismiss(self) -> None:
-        """End the sidecars: what they were there for has ended."""
+        """End what runs beside: what it was there for has ended."""
         for container in self._containers:
-            container.dismissed |= container.record.sidecar
+            container.dismissed |= not container.record.main
         if not self._pod.stopping:  # else they are being ended already
             await self.end(self._pod.grace_s)
         left_s = self.grace.left_s if self.grace is not None else 0.0
-        _, rest = await asyncio.wait(self._sidecars, timeout=left_s + LEAST_S + _KILL_WAIT_S)
+        _, rest = await asyncio.wait(self._beside, timeout=left_s + LEAST_S + _KILL_WAIT_S)
         if rest:
-            log.error("a sidecar does not end", pod=podspec.key(self._pod.pod), uid=self._pod.uid)
-        for task in self._sidecars:
+            log.error(
+                "a container beside the others does not end",
+                pod=podspec.key(self._pod.pod),
+                uid=self._pod.uid,
+            )
+        for task in self._beside:
             if task.done() and not task.cancelled():
                 task.result()  # a bug there is one of this pod
 
@@ -139,11 +150,11 @@ class Course:
         """End whatever of them runs, after a bug of this agent."""
         for container in self._containers:
             await container.destroy()
-        if self._sidecars:
-            await asyncio.wait(self._sidecars, timeout=_KILL_WAIT_S)
+        if self._beside:
+            await asyncio.wait(self._beside, timeout=_KILL_WAIT_S)
 
     async def abandon(self) -> None:
         """The agent ends: let go of the sidecars; they run on."""
-        for task in self._sidecars:
+        for task in self._beside:
             task.cancel()
-        await asyncio.gather(*self._sidecars, return_exceptions=True)
+        await asyncio.gather(*self._beside, return_exceptions=True)

@@ -24,6 +24,11 @@ from wasmlab.node.states import CONTAINER_CREATING, POD_INITIALIZING
 
 # References: k8s.io/kubernetes/pkg/kubelet/container/runtime.go (``MaxPodTerminationMessageLogLength``).
 _MESSAGES_BYTES = 12 * 1024
+_KINDS = (  # where the API has them, init, ephemeral
+    ("containerStatuses", False, False),
+    ("initContainerStatuses", True, False),
+    ("ephemeralContainerStatuses", False, True),
+)
 
 
 def container_status(
@@ -109,7 +114,7 @@ def phase(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
                 return "Failed"
             pending_init = True
     for record in records:
-        if record.init:
+        if not record.main:
             continue
         ended = record.terminated
         if record.running:
@@ -139,11 +144,11 @@ def phase(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
 
 def _initialized(records: Sequence[ContainerRecord]) -> bool:
     """Whether a container that is none of the init containers has ever started: what they were for is done."""
-    return any(not r.init and r.has_run for r in records)
+    return any(r.main and r.has_run for r in records)
 
 
 def _conditions(records: Sequence[ContainerRecord], pod_phase: str, facts: PodFacts) -> list[Json]:
-    unready = [r.name for r in records if (r.sidecar or not r.init) and not r.is_ready]
+    unready = [r.name for r in records if (r.sidecar or r.main) and not r.is_ready]
     uninitialized = [r.name for r in records if r.init and not _has_initialized(r)]
     terminal_reason = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(pod_phase)
 
@@ -248,13 +253,13 @@ def build(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
     if facts.generation is not None:
         status["observedGeneration"] = facts.generation
     share = _MESSAGES_BYTES // len(records)
-    for kind, init in (("containerStatuses", False), ("initContainerStatuses", True)):
+    for kind, init, ephemeral in _KINDS:
         statuses = [
             container_status(r, krustlet=facts.krustlet, message_bytes=share)
             for r in records
-            if r.init is init
+            if r.init is init and r.ephemeral is ephemeral
         ]
-        if statuses or not init:
+        if statuses or kind == "containerStatuses":
             status[kind] = statuses
     return status
 

@@ -75,6 +75,8 @@ class ContainerRecord:
     ----------
     sidecar : bool
         An init container that goes on beside the others (restartPolicy Always).
+    ephemeral : bool
+        Added to the pod while it ran (``kubectl debug``): never restarted, of no account for the pod.
     policy : str or None
         Its own restartPolicy, where it has one.
     rules : sequence of dict
@@ -87,6 +89,7 @@ class ContainerRecord:
     image: str
     init: bool = False
     sidecar: bool = False
+    ephemeral: bool = False
     policy: str | None = None
     rules: Sequence[Json] = ()
     started: bool = True
@@ -132,6 +135,11 @@ class ContainerRecord:
         return self.state is State.RUNNING
 
     @property
+    def main(self) -> bool:
+        """Whether it is one of ``spec.containers``: what the pod is for."""
+        return not self.init and not self.ephemeral
+
+    @property
     def is_started(self) -> bool:
         """Whether it runs and its startup probe is content."""
         return self.running and self.started
@@ -139,7 +147,7 @@ class ContainerRecord:
     @property
     def is_ready(self) -> bool:
         """Whether it runs and both probes are content."""
-        return self.running and self.started and self.ready
+        return self.running and self.started and self.ready and not self.ephemeral
 
     @property
     def has_run(self) -> bool:
@@ -156,6 +164,8 @@ class ContainerRecord:
         """
         if self.sidecar:
             return True
+        if self.ephemeral:
+            return False
         if self.init and exit_code == 0:
             return False  # what it was for is done
         return should_restart(self.policy or pod_policy, exit_code, self.rules if self.policy else ())

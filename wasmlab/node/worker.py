@@ -121,8 +121,9 @@ class PodWorker:
             elif self._course.grace is not None:
                 self._course.grace.shorten(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
         elif not self.over:
-            if pod["metadata"].get("generation") != self._generation:
-                self._generation = pod["metadata"].get("generation")
+            generation = pod["metadata"].get("generation")
+            if generation != self._generation or generation is None:  # before 1.33 pods have none
+                self._generation = generation
                 self._respecified()
             if pod["spec"].get("readinessGates"):
                 self.changed(Urgency.HELD)  # one of them may have opened
@@ -130,7 +131,7 @@ class PodWorker:
                 container.retry_now()
 
     def _respecified(self) -> None:
-        """See to what of a spec may be changed: the deadline, and images."""
+        """See to what of a spec may be changed: the deadline, images, and ephemeral containers."""
         self._set_deadline()
         spec = self.pod["spec"]
         given = {c["name"]: c for c in (*(spec.get("initContainers") or ()), *spec["containers"])}
@@ -138,6 +139,16 @@ class PodWorker:
             now = given.get(container.record.name, container.spec)
             if now["image"] != container.spec["image"]:
                 container.redefine(now)
+        if self._driving is None or self.leaving:
+            return
+        known = {container.record.name for container in self.containers}
+        for one in spec.get("ephemeralContainers") or ():
+            if one["name"] not in known:
+                added = adoption.container(
+                    self._services, self, {}, one, "ephemeralContainers", krustlet=self._krustlet
+                )
+                self.containers.append(added)
+                self._course.add(added)
 
     async def removed(self) -> None:
         """The pod is gone from the API (removed by us, by force, or while nobody looked): end it, keep nothing."""
