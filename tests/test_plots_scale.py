@@ -55,9 +55,3 @@ def test_what_was_not_measured_is_not_drawn(draw) -> None:
 def test_one_path_alone_is_drawn(results) -> None:
     rows = [row for row in results.rows if row["path"] == "node"]
     assert "as Pods" in texts(plots.scale_concurrency(dataclasses.replace(results, rows=rows)))
-
-
-def test_a_variant_of_an_engine_is_drawn_too(results) -> None:
-    rows = [{**row, "engine": row["engine"].replace("wasmer", "wasmtime-winch")} for row in results.rows]
-    said = texts(plots.scale_burst(dataclasses.replace(results, rows=rows)))
-    assert "wasmtime-winch: " in said and "wasmtime: " in said

@@ -180,8 +180,8 @@ def test_available_memory_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"engines": ()}, {"blocks": 0}, {"burst": (0,)}, {"density": (-1,)}, {"probes": 0},
-              {"burst": (), "density": (), "concurrency": ()}],
+    "wrong", [{"engines": ()}, {"engines": ("wasmtime-winch",)}, {"blocks": 0}, {"burst": (0,)}, {"density": (-1,)},
+              {"probes": 0}, {"burst": (), "density": (), "concurrency": ()}],
 )  # fmt: skip
 def test_sizes_that_make_no_sense_are_refused(wrong) -> None:
     with pytest.raises(BenchmarkError):

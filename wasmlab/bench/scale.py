@@ -27,6 +27,7 @@ from wasmlab.bench.scale_density import density
 from wasmlab.bench.scale_rows import Budget, Lab, Rows
 from wasmlab.bench.store import Results
 from wasmlab.console import say, step
+from wasmlab.engines import names as known_engines
 from wasmlab.errors import BenchmarkError
 from wasmlab.modules import workloads
 
@@ -58,7 +59,7 @@ class Sizes:
     Raises
     ------
     BenchmarkError
-        If there is nothing to measure, or a size makes no sense.
+        If there is nothing to measure, a size makes no sense, or nodes do not have an engine.
     """
 
     engines: tuple[str, ...] = ("wasmtime", "wasmer")
@@ -79,6 +80,11 @@ class Sizes:
             raise BenchmarkError("bursts and runs in flight count from 1, live Pods from 0")
         if self.probes < 1 or self.runs < 1:
             raise BenchmarkError("probes and runs count from 1")
+        unknown = sorted(set(self.engines) - set(known_engines()))
+        if unknown:
+            raise BenchmarkError(
+                f"a node has no engine {unknown[0]!r}", remedy=f"choose from {', '.join(known_engines())}"
+            )
 
     @classmethod
     def quick(cls, engines: Sequence[str] = ("wasmtime",)) -> Sizes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from wasmlab.bench.store import Results
 
 _PLANE = "#7A7A7A"
-# What is left of Okabe and Ito's palette, for variants of the engines.
-_FURTHER = ("#CC79A7", "#E69F00", "#56B4E9")
 _GRID = 200
 
 
@@ -39,8 +36,9 @@ def scale_burst(results: Results) -> Figure:
     with style():
         figure = LabFigure(figsize=(9.6, 4.9), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for engine, color, own in _by_engine(points):
+        for engine, own in _by_engine(points):
             curve = scale_curves.curve(own, "seconds")
+            color = ENGINE_COLORS[engine]
             _dots(left, own["load"], own["seconds"], color)
             _dots(right, own["load"], own["per_second"], color)
             if curve is None:
@@ -76,7 +74,8 @@ def scale_density(results: Results) -> Figure:
         figure = LabFigure(figsize=(9.6, 5.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         several = points["engine"].nunique() > 1
-        for engine, color, own in _by_engine(points):
+        for engine, own in _by_engine(points):
+            color = ENGINE_COLORS[engine]
             for column, dashes, what in (
                 ("node_uss_mb", "-", "node, private"),
                 ("node_pss_mb", (0, (1, 1.2)), "node, with its share of shared pages"),
@@ -122,7 +121,8 @@ def scale_concurrency(results: Results) -> Figure:
         figure = LabFigure(figsize=(4.8 * max(len(panels), 1.5), 7.4), layout="constrained")
         grid = figure.subplots(2, len(panels), squeeze=False, sharex="col")
         for (title, here), (above, below) in zip(panels, grid.T, strict=True):
-            for engine, color, own in _by_engine(here):
+            for engine, own in _by_engine(here):
+                color = ENGINE_COLORS[engine]
                 name = "native /bin/true" if engine == "native" else engine
                 for axis, column, unit in ((above, "per_second", "1/s"), (below, "latency_ms", "ms")):
                     _dots(axis, own["load"], own[column], color)
@@ -146,15 +146,9 @@ def _require(points: pd.DataFrame, what: str) -> pd.DataFrame:
     return points
 
 
-def _by_engine(points: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """Return name, color and points of every engine, in the order of the other figures, further ones behind."""
-    named = set(points["engine"])
-    further = sorted(named - set(ENGINE_COLORS))
-    colors = {**ENGINE_COLORS, **dict(zip(further, itertools.cycle(_FURTHER), strict=False))}
+def _by_engine(points: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [
-        (engine, color, points[points["engine"] == engine])
-        for engine, color in colors.items()
-        if engine in named
+        (engine, own) for engine in ENGINE_COLORS if not (own := points[points["engine"] == engine]).empty
     ]
 
 
