@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell that starts this in the background has its children ignore Ctrl-C, and theirs: no test of it could pass.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 pytest_plugins = ["tests.plugins.cluster"] if (ROOT / "tests/plugins/cluster.py").exists() else []

@@ -53,6 +53,7 @@ def test_the_big_program_is_the_same_every_time_and_big():
 
 @pytest.mark.integration
 @pytest.mark.skipif(bool(containerd.missing()), reason=f"ctr runs: {containerd.missing()}")
+@pytest.mark.timeout(400)
 def test_one_round_for_real():
     measured = containerd.measure(1, engines=("wasmtime",))
     assert {(row.workload, row.arm) for row in measured["rows"] if row.ok} == {

@@ -416,6 +416,7 @@ def test_a_module_that_ends_while_containerd_is_away(run: Run, lab: Any, node: C
         assert (ended["status"]["phase"], terminated(ended)["exitCode"]) == ("Succeeded", 0)
 
 
+@pytest.mark.timeout(480)
 def test_two_hundred_pods_leave_nothing(lab: Any, node: ContainerdNode, article_image: str) -> None:
     """100 at once, twice, half of them on each engine: none is lost, and nothing of them stays."""
     selector = "burst=yes"
