@@ -51,7 +51,7 @@ def status(code: int, reason: str, message: str = "said so") -> web.Response:
     return web.Response(status=code, body=orjson.dumps(body), content_type="application/json")
 
 
-async def eventually(probe: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def eventually(probe: Callable[[], bool], timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not probe():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(0.005)

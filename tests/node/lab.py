@@ -26,7 +26,7 @@ def push(cluster: Any, name: str, *, tag: str = "v1", repository: str = "") -> s
     return reference
 
 
-def until(what: str, probe: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+def until(what: str, probe: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Ask until the answer is true; the last answer is in the failure."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -63,7 +63,7 @@ class NodeLab:
     def apply(self, name: str, image: str, **options: Any) -> dict[str, Any]:
         return self.cluster.apply(self.pod(name, image, **options))[0]
 
-    def run(self, name: str, image: str, *, timeout_s: float = 30.0, **options: Any) -> dict[str, Any]:
+    def run(self, name: str, image: str, *, timeout_s: float = 60.0, **options: Any) -> dict[str, Any]:
         """Make a pod and wait for its end."""
         self.apply(name, image, **options)
         return self.cluster.wait_pod(name, timeout_s=timeout_s)
@@ -75,7 +75,7 @@ class NodeLab:
         statuses = self.get(name).get("status", {}).get("containerStatuses") or []
         return statuses[index] if len(statuses) > index else {}
 
-    def waiting(self, name: str, reason: str, timeout_s: float = 20.0) -> str:
+    def waiting(self, name: str, reason: str, timeout_s: float = 60.0) -> str:
         """Wait until the pod's container waits for `reason`; return the message."""
 
         def probe() -> Any:
@@ -84,13 +84,13 @@ class NodeLab:
 
         return until(f"{name} waits for {reason}", probe, timeout_s)[0]
 
-    def running(self, name: str, timeout_s: float = 20.0) -> None:
+    def running(self, name: str, timeout_s: float = 60.0) -> None:
         until(f"{name} runs", lambda: self.get(name)["status"].get("phase") == "Running", timeout_s)
 
     def events(self, name: str) -> list[tuple[str, str]]:
         return [(e["reason"], e["message"]) for e in self.cluster.events(name)]
 
-    def event(self, name: str, reason: str, timeout_s: float = 10.0) -> str:
+    def event(self, name: str, reason: str, timeout_s: float = 30.0) -> str:
         """Wait for an event of the pod; return its message."""
         return until(
             f"event {reason} of {name}",
