@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help lab test bench lint format lock setup kube native containerd containerd2 clean venv-module
+.PHONY: help lab test bench lint format lock setup kube native containerd containerd2 clean venv-module browser
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,7 +14,7 @@ help: ## Show this list
 lab: kube containerd ## Run the whole lab: execute the notebooks into reports/
 	$(BIN)/wasmlab lab --out reports $(ARGS)
 
-test: kube containerd containerd2 ## Run every test
+test: kube containerd containerd2 browser ## Run every test
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: kube containerd containerd2 ## Measure every figure that the README shows
@@ -67,6 +67,16 @@ containerd: $(READY) ## As root on Debian: install what path 2 needs; elsewhere 
 # The second containerd is a test peer and a bench arm. Where path 2 cannot run at all it is not needed.
 containerd2: $(READY)
 	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python -m wasmlab.containerd.build >/dev/null; fi
+
+# For the browser's tests. Where it cannot be installed they are skipped, by name.
+browser: $(READY)
+	@if ! command -v chromium google-chrome >/dev/null && [ "$$(id -u)" = 0 ] && [ -z "$$WASMLAB_NO_INSTALL" ] && \
+	  command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium for the browser's tests"; \
+	  install="apt-get -y -q -o DPkg::Lock::Timeout=120 --no-install-recommends install chromium fonts-dejavu-core"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { $$install || { apt-get -q update && $$install; }; } >/dev/null || echo "the browser's tests will be skipped" >&2; \
+	fi
 
 lock: setup ## Resolve the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --extra dev \

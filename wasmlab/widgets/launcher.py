@@ -7,6 +7,7 @@ failure a row. Only the figures are drawn after each block instead of at the end
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import threading
@@ -74,10 +75,7 @@ class Launcher(widgets.VBox):
             value=0, min=0, max=1, description="", layout=widgets.Layout(width="220px")
         )
         self._said = widgets.HTML()
-        self._ecdf = widgets.Image(format="png", layout=widgets.Layout(max_width="560px"))
-        self._waterfalls = [
-            widgets.Image(format="png", layout=widgets.Layout(max_width="560px")) for _ in range(2)
-        ]
+        self._ecdf, *self._waterfalls = (_empty() for _ in range(3))
         self._start.on_click(lambda _: self.launch())
         self._cancel.on_click(lambda _: self.cancel())
         super().__init__(
@@ -153,7 +151,9 @@ class Launcher(widgets.VBox):
         facts = environment.fingerprint()
         rows: list[dict[str, Any]] = []
         with self._lock:
-            self.results = Results(rows, environment=facts)
+            self.results = Results(
+                rows, environment=facts, conditions=[{"started_at": environment.now_utc()}]
+            )
 
         def on_row(row: dict[str, Any]) -> None:
             with self._lock:
@@ -199,7 +199,7 @@ class Launcher(widgets.VBox):
         with self._lock:
             if self.results is None or not self.results.rows:
                 return None, []
-            now = Results(list(self.results.rows), environment=self.results.environment)
+            now = dataclasses.replace(self.results, rows=list(self.results.rows))
         arms = {
             Arm(*(row[key] for key in ("path", "engine", "mode", "workload")))
             for row in now.rows
@@ -219,9 +219,9 @@ class Launcher(widgets.VBox):
         except BenchmarkError:
             return  # too few rows yet
         if ecdf is not None:
-            self._ecdf.value = _png(ecdf)
+            _fill(self._ecdf, ecdf)
         for image, figure in zip(self._waterfalls, falls, strict=False):
-            image.value = _png(figure)
+            _fill(image, figure)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """Return the widget where somebody can click on it; in a report, the figure of what was launched."""
@@ -233,6 +233,16 @@ class Launcher(widgets.VBox):
                 if ecdf is not None:
                     bundle["image/png"] = _png(ecdf)
         return bundle
+
+
+def _empty() -> widgets.Image:
+    # Without content a browser would show a broken picture.
+    return widgets.Image(format="png", layout=widgets.Layout(max_width="560px", display="none"))
+
+
+def _fill(image: widgets.Image, figure: Figure) -> None:
+    image.value = _png(figure)
+    image.layout.display = None
 
 
 def _png(figure: Figure) -> bytes:
