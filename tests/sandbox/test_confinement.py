@@ -52,7 +52,17 @@ def _group() -> cgroups.V1 | cgroups.V2:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user may not make control groups")
-def test_a_worker_joins_a_control_group_and_is_held_by_it(sandbox, spec):
+@pytest.mark.parametrize("engine_name", ["wasmtime", "wasmer-sdk"])
+def test_a_worker_joins_a_control_group_and_is_held_by_it(sandbox, spec, cache, engine_name):
+    """The SDK runs the guest in a thread of its own, which has to come along."""
+    if engine_name != "wasmtime":
+        with Sandbox(engine_name, cache=cache) as other:
+            _is_held(other, spec)
+    else:
+        _is_held(sandbox, spec)
+
+
+def _is_held(sandbox, spec):
     group = _group()
     try:
         group.create({"memory": {"limit": 32 << 20, "swap": 32 << 20}})

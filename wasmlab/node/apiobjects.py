@@ -17,7 +17,7 @@ from wasmlab.node.payload import TokenRequest
 from wasmlab.node.records import parse_time
 
 _PLURALS = {"ConfigMap": "configmaps", "Secret": "secrets"}
-_FORBIDDEN_TRIES = 6
+_FORBIDDEN_TRIES, _FORBIDDEN_WAIT_S = 9, 0.005  # doubled each time: 1.3 s in all
 # The ConfigMap that the controller manager puts into every namespace, for the volume of the service account.
 ROOT_CA: Reference = ("ConfigMap", "kube-root-ca.crt")
 _AUTHORITY_S = 60.0
@@ -118,5 +118,5 @@ class ApiObjects:
             except ApiError as error:
                 if error.context["status"] != 403 or attempt == _FORBIDDEN_TRIES - 1:
                     raise
-            await asyncio.sleep(0.05 * 2**attempt)
+            await asyncio.sleep(_FORBIDDEN_WAIT_S * 2**attempt)
         raise AssertionError("unreachable")

@@ -12,8 +12,13 @@ from dataclasses import replace
 from wasmlab.engines.spec import Preopen, RunSpec
 
 
-def apply(spec: RunSpec) -> RunSpec:
+def apply(spec: RunSpec, *, guest_here: bool = True) -> RunSpec:
     """Confine this process, and return the spec for the engine.
+
+    Parameters
+    ----------
+    guest_here : bool
+        Whether the guest will run in the calling thread, the process's first, and not in one of the engine's own.
 
     Raises
     ------
@@ -21,7 +26,7 @@ def apply(spec: RunSpec) -> RunSpec:
         Something cannot be done; the guest must not run then.
     """
     for directory in spec.cgroups:
-        join(directory)
+        join(directory, whole=not guest_here)
     if spec.data_bytes is not None:
         limit_data(spec.data_bytes)
     if spec.oom_score_adj is not None:
@@ -33,8 +38,13 @@ def apply(spec: RunSpec) -> RunSpec:
     return spec
 
 
-def join(directory: str) -> None:
+def join(directory: str, *, whole: bool = False) -> None:
     """Join a control group.
+
+    Parameters
+    ----------
+    whole : bool
+        All threads of this process, and not the first one alone.
 
     Raises
     ------
@@ -42,9 +52,9 @@ def join(directory: str) -> None:
         It is gone, or may not be joined.
     """
     # To move a whole process the kernel waits (5-20 ms) until no other one forks or ends; one thread may move itself at
-    # once (version 1). Whoever has threads (wasmer's SDK) has no choice.
-    alone = len(os.listdir("/proc/self/task")) == 1
-    if alone and os.path.exists(f"{directory}/tasks"):
+    # once (version 1). Memory is charged to the group of the process's first thread, whoever touches it, and threads
+    # made later are in the group of their maker: what stays outside are an engine's idle helpers.
+    if not whole and os.path.exists(f"{directory}/tasks"):
         _write(f"{directory}/tasks", "0")
     else:
         _write(f"{directory}/cgroup.procs", "0")

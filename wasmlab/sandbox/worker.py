@@ -100,7 +100,8 @@ def run(
     stdin, stdout, *rest = fds
     stdio = Stdio(stdin, stdout, rest[0] if rest else stdout, framed)
     try:
-        spec = confinement.apply(spec)
+        # An engine that takes host directories runs the guest in this thread; the other one (the SDK) in its own.
+        spec = confinement.apply(spec, guest_here=engine.capabilities.directories)
         result = engine.run(
             Path(request["artifact"]), spec, stdio, cold=bool(request.get("cold")), before_guest=before_guest
         )
