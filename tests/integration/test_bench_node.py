@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from wasmlab import engines
 from wasmlab.bench import figures
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.environment import fingerprint
-from wasmlab.bench.phases import waterfall
+from wasmlab.bench.phases import ENGINE_PHASES, declared, waterfall
 from wasmlab.bench.plan import Arm, Plan, cross
 from wasmlab.bench.pods import PodExecutor
 from wasmlab.bench.runner import carry_out
@@ -55,6 +56,9 @@ def test_every_moment_is_there_and_in_causal_order(results) -> None:
         ]
         assert own == sorted(own)
         assert 0 < row["first_byte_ns"] <= row["total_ns"] == row["status_observed_ns"]
+        hidden = engines.get(row["engine"]).capabilities.hidden_phases
+        told = {name for name in ENGINE_PHASES if row.get(f"{name}_ns") is not None}
+        assert told == set(declared("warm", hidden)), "in every mode the Pod's own run is one of compiled code"
         stages = waterfall(row)
         assert sum(stage.duration_ns for stage in stages) == row["total_ns"]
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmlab.bench.api import Api, PodWatch
 from wasmlab.bench.local import refusal
-from wasmlab.bench.phases import Span, as_spans, moments
+from wasmlab.bench.phases import Span, as_spans, durations, moments
 from wasmlab.bench.plan import Arm
 from wasmlab.errors import BenchmarkError, ClusterError, Unsupported
 from wasmlab.modules import workloads
@@ -73,7 +73,7 @@ class SpansReader:
         self._offset += len(whole)
         for line in whole.splitlines():
             entry = json.loads(line)
-            self._known[entry["uid"]] = as_spans(entry["spans"])
+            self._known[entry["uid"]] = as_spans([*entry["spans"], *entry.get("engine_spans", ())])
 
     def wait(self, uid: str, timeout_s: float = _SPANS_WAIT_S) -> tuple[Span, ...]:
         """Return a pod's spans; empty if they do not come in time."""
@@ -207,7 +207,7 @@ class PodExecutor:
         spans.append(Span("scheduled", began, seen["scheduled"]))
         if self._spans is not None:
             spans += self._spans.wait(pod["metadata"]["uid"])
-        row |= moments(spans, began)
+        row |= moments(spans, began) | durations(spans)
         row["total_ns"] = row["status_observed_ns"]
         row |= self._verdict(name, work)
         return row

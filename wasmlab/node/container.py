@@ -298,6 +298,7 @@ class ContainerTask:
             told_ns = spawned.end_ns if spawned is not None else told_ns
             ended_ns = reaped.end_ns if reaped is not None else time.monotonic_ns()
             self.pod.spans.mark("started", told_ns)
+            self.pod.spans.ran(outcome.spans)
             first = outcome.span("first_byte")
             if first is not None:
                 self.pod.spans.mark("first_byte", first.end_ns)
