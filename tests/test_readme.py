@@ -27,6 +27,12 @@ def test_a_block_is_replaced_whole() -> None:
     assert readme.fill(filled) == filled
 
 
+def test_a_generated_block_comes_from_the_code() -> None:
+    filled = readme.fill("<!-- generated:engines -->\nnothing\n<!-- /generated -->\n")
+    assert "wasmtime-winch" in filled
+    assert "nothing" not in filled
+
+
 def test_an_unknown_block_is_an_error() -> None:
     with pytest.raises(WasmlabError, match="nonsense"):
         readme.fill("<!-- recorded:nonsense -->\n<!-- /recorded -->")

@@ -1,7 +1,8 @@
 """Put the recorded figures into the README: ``python -m wasmlab.readme``.
 
 No figure in the README is typed by hand. The blocks between ``<!-- recorded:NAME -->`` and ``<!-- /recorded -->`` are
-made from ``data/recorded`` alone, so a test can tell whether they still say what was measured.
+made from ``data/recorded`` alone, so a test can tell whether they still say what was measured; those between
+``<!-- generated:NAME -->`` and ``<!-- /generated -->`` from the code.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasmlab.bench.store import Results, load_recorded
+from wasmlab.engines import table
 from wasmlab.errors import WasmlabError
 from wasmlab.paths import atomic_write
 from wasmlab.report import arm_table, headline_table, markdown
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DIRECTORY = Path("data/recorded")
-_BLOCK = re.compile(r"(<!-- recorded:(\w+) -->\n).*?(<!-- /recorded -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (recorded|generated):(\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def figures(results: Results) -> str:
@@ -98,7 +100,7 @@ def pictures() -> dict[Path, str]:
 
 
 def fill(text: str) -> str:
-    """Return the README's text with every recorded block made anew.
+    """Return the README's text with every block made anew.
 
     Raises
     ------
@@ -108,13 +110,14 @@ def fill(text: str) -> str:
     makers = {
         "figures": lambda: figures(load_recorded("figures")),
         "paths": lambda: paths(load_recorded("paths")),
+        "engines": table.markdown,
     }
 
     def block(match: re.Match[str]) -> str:
-        name = match.group(2)
+        name = match.group(3)
         if name not in makers:
             raise WasmlabError(f"the README has a block {name!r}; known are {', '.join(makers)}")
-        return match.group(1) + makers[name]() + match.group(3)
+        return match.group(1) + makers[name]() + match.group(4)
 
     return _BLOCK.sub(block, text)
 

@@ -14,11 +14,19 @@ _COLORS = {"ok": "green", "limited": "yellow", "missing": "red"}
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON document.")] = False,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Print what each engine can do, and why not, instead.")
+    ] = False,
 ) -> None:
     """Say what runs on this machine, what does not, why, and the remedy.
 
     Exit code 0 if the lab can run here (perhaps with limits), 1 if something it needs is missing.
     """
+    if engines:
+        from wasmlab.engines import table
+
+        print(json.dumps(vars(table.table()), indent=2) if as_json else table.text())
+        return
     from wasmlab.doctor.checks import check
 
     findings = check()

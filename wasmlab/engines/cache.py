@@ -317,7 +317,7 @@ def _in_child(
             "PrerequisiteError": PrerequisiteError,
         }
         cls = kinds.get(answer["error"], WasmError)
-        raise cls(f"{source.name}: {answer['message']}", remedy=answer["remedy"])
+        raise cls(f"{source.name}: {answer['message']}", remedy=answer["remedy"], **answer.get("context", {}))
     return answer
 
 

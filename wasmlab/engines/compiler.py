@@ -63,7 +63,12 @@ def main() -> None:
     try:
         answer = compile_to(engine, version, Path(module), Path(out), key, rest[0] if rest else "")
     except WasmlabError as error:
-        answer = {"error": type(error).__name__, "message": error.message, "remedy": error.remedy}
+        answer = {
+            "error": type(error).__name__,
+            "message": error.message,
+            "remedy": error.remedy,
+            "context": {name: value for name, value in error.context.items() if isinstance(value, str | int)},
+        }
     except OSError as error:
         answer = {
             "error": "PrerequisiteError",
