@@ -82,6 +82,11 @@ def test_whoever_measures_or_needs_a_cluster_has_the_parameter() -> None:
             assert declared["source"].default == "live"
 
 
+def test_the_whole_lab_can_be_asked_for_recorded_data() -> None:
+    jobs = execute.plan(NOTEBOOKS, {"source": "recorded"})
+    assert {job.name[:2] for job in jobs if job.parameters.get("source") != "recorded"} == WITHOUT_SOURCE
+
+
 def test_every_recorded_transcript_is_there_and_names_no_machine(repository: Path) -> None:
     import platform
 

@@ -110,6 +110,8 @@ def register(app: typer.Typer) -> None:
         """Execute the notebooks: pages, plots and results end up in reports/.
 
         Exits non-zero if a notebook fails; the others run nevertheless, and what it had produced is kept.
+
+        With -p source=recorded nothing is measured and no cluster is needed: recorded data is shown, and marked so.
         """
         paths = execute.select(
             execute.find_directory(notebooks), [word.strip() for word in only.split(",") if word.strip()]
