@@ -213,6 +213,45 @@ def test_one_ends_with_its_pod(lab: NodeLab, endpoint: Endpoint, console: str, u
     until("it has ended", lambda: instances(endpoint) == 0)
 
 
+def test_one_ends_with_an_agent_that_is_killed_and_its_pod_does_not(
+    lab: NodeLab, endpoint: Endpoint, pod: str
+) -> None:
+    async def running() -> set[str]:
+        from wasmlab.sandbox import AsyncSandbox
+
+        sandbox = await AsyncSandbox.connect("wasmtime", lab.node.dir / "sandbox")
+        try:
+            return set((await sandbox.stats())["running"])
+        finally:
+            await sandbox.aclose()
+
+    def beside() -> list[str]:
+        return [one for one in asyncio.run(running()) if one.startswith("beside-")]
+
+    argv = lab.cluster.kubectl_argv("exec", pod, "--", "sleep:600")
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        try:
+            until("it runs", beside)
+            lab.node.kill()
+            until("it has ended", lambda: not beside())
+            client.wait(30)  # it is told: the connection is gone
+            assert f"{lab.get(pod)['metadata']['uid']}.{pod}.0" in asyncio.run(running())
+        finally:
+            client.kill()
+            lab.node.start()
+            lab.node.wait_ready(60)
+            endpoint.wait_well()
+    assert lab.get(pod)["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_sessions_are_logged_without_their_arguments(lab: NodeLab, pod: str) -> None:
+    execute(lab, pod, "--", "out:a-secret-word")
+    lines = [line for line in lab.node.log.read_text().splitlines() if " msg=exec " in line]
+    assert f"pod=default/{pod} " in lines[-1]
+    assert "user=kube-apiserver-kubelet-client" in lines[-1]
+    assert "a-secret-word" not in lab.node.log.read_text()
+
+
 def test_a_container_that_has_ended_cannot_be_entered(lab: NodeLab, console: str, unique: Name) -> None:
     name = unique("over")
     lab.run(name, console, container={"args": ["out:x"]})
@@ -326,7 +365,9 @@ def test_attach_shows_what_is_printed_from_now_on(lab: NodeLab, console: str, un
     assert terminated(lab.cluster.wait_pod(name))["exitCode"] == 0
 
 
-def test_input_survives_its_clients_and_the_agent(lab: NodeLab, console: str, unique: Name) -> None:
+def test_input_survives_its_clients_and_the_agent(
+    lab: NodeLab, endpoint: Endpoint, console: str, unique: Name
+) -> None:
     name = unique("patient")
     lab.apply(name, console, container={"stdin": True, "args": ["lines"]})
     lab.running(name)
@@ -340,6 +381,7 @@ def test_input_survives_its_clients_and_the_agent(lab: NodeLab, console: str, un
 
     say("first")
     lab.node.restart()
+    endpoint.wait_well()
     say("second")
     assert lab.get(name)["status"]["phase"] == "Running"
     lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")

@@ -47,6 +47,16 @@ class Endpoint:
             return True
         return False
 
+    def wait_well(self) -> None:
+        """Wait until it says that it is well: right after a restart it may not listen, or not know its pods yet."""
+
+        def well() -> bool:
+            with contextlib.suppress(OSError):
+                return self.ask("/healthz", certificate=self.api_server) == (200, "ok")
+            return False
+
+        until("the endpoint is well", well, 60)
+
     @property
     def api_server(self) -> tuple[Path, Path]:
         """The certificate that the API server shows to nodes."""
