@@ -33,6 +33,11 @@ def test_a_generated_block_comes_from_the_code() -> None:
     assert "nothing" not in filled
 
 
+def test_cost_curves_can_be_shown() -> None:
+    filled = readme.fill("<!-- recorded:scale -->\n<!-- /recorded -->\n")
+    assert "Measured 20" in filled and "| private memory of the node, per live Pod, wasmtime |" in filled
+
+
 def test_an_unknown_block_is_an_error() -> None:
     with pytest.raises(WasmlabError, match="nonsense"):
         readme.fill("<!-- recorded:nonsense -->\n<!-- /recorded -->")

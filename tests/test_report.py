@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import synthetic
+from tests.bench import synthetic, synthetic_scale
 from wasmlab import report
 from wasmlab.bench.figures import Headline, headline, headlines
 from wasmlab.errors import BenchmarkError
@@ -79,6 +79,26 @@ def test_an_arm_whose_every_run_failed_is_in_the_table(tmp_path: Path) -> None:
     assert failed and all(row[1] == "–" and row[-1] == "3" for row in failed)
     assert all(len(row) == len(head) for row in rows)
     report.write(tmp_path, results)
+
+
+def test_scale_experiments_have_curves_and_no_arms(tmp_path: Path) -> None:
+    results = synthetic.results(blocks=2, paths=("local",))
+    results.rows += synthetic_scale.results(blocks=2, engines=("wasmtime",)).rows
+    names = {path.name for path in report.write(tmp_path, results)}
+    assert names >= {"scale_burst.png", "scale_density.png", "scale_concurrency.png", "cold_start.png"}
+    text = (tmp_path / "report.md").read_text()
+    assert "| duration of a burst, per Pod, wasmtime | " in text and "| knee at " in text
+    # Thousands of Pods under load are not in the medians of single ones.
+    assert "burst-" not in text.split("## Cost curves")[0]
+    assert all(len(row) == 5 for row in report.scale_table(results)[1])
+
+
+def test_scale_experiments_alone_are_a_report(tmp_path: Path) -> None:
+    results = synthetic_scale.results(blocks=2, engines=("wasmtime",))
+    results.rows = [row for row in results.rows if row["experiment"] == "density"]
+    names = {path.name for path in report.write(tmp_path, results)}
+    assert names == {"scale_density.png", "report.md", "report.html"}
+    assert "Every arm" not in (tmp_path / "report.md").read_text()
 
 
 def test_no_results_no_report(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from wasmlab.bench.store import Results, load_recorded
 from wasmlab.engines import table
 from wasmlab.errors import WasmlabError
 from wasmlab.paths import atomic_write
-from wasmlab.report import arm_table, headline_table, markdown
+from wasmlab.report import arm_table, headline_table, markdown, scale_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +67,22 @@ def paths(results: Results) -> str:
     return f"Measured {results.where}.\n\n{markdown((head, of_hello))}\n"
 
 
+def scale(results: Results) -> str:
+    """Return the table of cost curves, and where and when they were measured.
+
+    Parameters
+    ----------
+    results : Results
+        A run of ``wasmlab bench scale``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    return f"Measured {results.where}.\n\n{markdown(scale_table(results))}\n"
+
+
 def svg(draw: Callable[[], Figure]) -> str:
     """Draw a figure and return it as SVG text; the same figure gives the same text.
 
@@ -110,6 +126,7 @@ def fill(text: str) -> str:
     makers = {
         "figures": lambda: figures(load_recorded("figures")),
         "paths": lambda: paths(load_recorded("paths")),
+        "scale": lambda: scale(load_recorded("scale")),
         "engines": table.markdown,
     }
 

@@ -8,14 +8,12 @@ as the control.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 
 from wasmlab.bench.flood import Flood, flood
 from wasmlab.bench.scale_rows import Lab
 from wasmlab.modules import workloads
-
-# Until one was measured; it is only there to keep to a budget.
-_EXPECTED_S_PER_POD = 0.02
 
 
 def burst(lab: Lab, engine: str, sizes: Sequence[int], block: int, dice: random.Random) -> None:
@@ -25,13 +23,15 @@ def burst(lab: Lab, engine: str, sizes: Sequence[int], block: int, dice: random.
     order = list(sizes)
     dice.shuffle(order)
     for size in order:
-        if lab.budget.allows(f"burst of {size:,} on {engine}, block {block}", size * _EXPECTED_S_PER_POD):
+        if lab.budget.allows(f"burst of {size:,} on {engine}, block {block}", size * lab.pod_s):
+            began = time.monotonic()
             pods = [lab.body(image, engine) for _ in range(size)]
             lab.controls("burst", size, block)
             timeout_s = 60 + 0.2 * size
             flooded = flood(lab.pods.api, lab.pods.watch, lab.pods.namespace, pods, timeout_s=timeout_s)
             keep(lab, "burst", size, block, engine, work, pods, flooded, timeout_s)
             lab.clear()
+            lab.pod_s = (time.monotonic() - began) / size
 
 
 def keep(

@@ -125,7 +125,7 @@ def curves(frame: pd.DataFrame) -> dict[str, Curve]:
             for column in ("node_uss_mb", "node_pss_mb", "plane_uss_mb", "plane_pss_mb"):
                 found[f"density {engine}, {column}"] = curve(own, column, "live")
     if not (points := in_flight(frame)).empty:
-        for (path, engine), own in points.groupby(["path", "engine"], sort=False):
+        for (path, engine), own in points.groupby(["path", "engine"]):
             for column in ("per_second", "latency_ms"):
                 found[f"concurrency {path} {engine}, {column}"] = curve(own, column)
     return {name: one for name, one in found.items() if one is not None}

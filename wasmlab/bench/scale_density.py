@@ -42,7 +42,7 @@ def density(lab: Lab, engine: str, levels: Sequence[int], probes: int, block: in
     live = 0
     try:
         for level in sorted(levels):
-            what = f"density of {level:,} on {engine}, block {block}"
+            what = f"density from {level:,} Pods up on {engine}, block {block}"
             if free is not None and level * _BYTES_PER_POD + _SPARE_BYTES > free:
                 lab.budget.left_out.append(f"{what}: the machine has {free >> 20:,} MiB to spare")
                 break

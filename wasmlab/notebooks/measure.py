@@ -1,4 +1,4 @@
-"""What the measuring notebooks share: carry out a plan on the paths that it names, or fetch what was measured before."""
+"""What the measuring notebooks share: carry out a plan on the paths it names, or fetch what was measured before."""
 
 from __future__ import annotations
 

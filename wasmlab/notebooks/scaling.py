@@ -53,7 +53,7 @@ def about_concurrency(results: Results) -> list[str]:
     sentences = []
     points = scale_curves.in_flight(results.frame)
     names = {"local": "in the sandbox", "node": "as Pods", "control": "native processes, the control"}
-    for (path, engine), own in points.groupby(["path", "engine"], sort=False):
+    for (path, engine), own in points.groupby(["path", "engine"]):
         one = scale_curves.curve(own, "per_second")
         if one is None:
             continue
@@ -66,6 +66,10 @@ def about_concurrency(results: Results) -> list[str]:
 
 def _where_it_bends(one: Curve, what: str, unit: str, factor: float = 1.0) -> str:
     if one.knee is None or one.slope_after is None:
-        return f"There is {one.why_not} {what}." if one.why_not.startswith("no ") else f"{one.why_not.capitalize()}."
+        return (
+            f"There is {one.why_not} {what}."
+            if one.why_not.startswith("no ")
+            else f"{one.why_not.capitalize()}."
+        )
     after = cost(one.slope_after, unit, factor)
     return f"There is a **{knee(one)} {what}**: for each more beyond {size_text(one.knee.value)}: {after}."

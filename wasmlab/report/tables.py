@@ -118,19 +118,30 @@ def ratio_table(results: Results) -> Table:
     return ("ratio of medians", "value [95 % interval]", "n"), texts
 
 
+# Experiment and cost of a curve -> how a table calls it, the unit of one more, and the factor to it.
+_CURVES = {
+    ("burst", "seconds"): ("duration of a burst, per Pod", "ms", 1000.0),
+    ("density", "latency_ms"): ("start of the next Pod, per live Pod", "ms", 1.0),
+    ("density", "node_uss_mb"): ("private memory of the node, per live Pod", "MB", 1.0),
+    ("density", "node_pss_mb"): ("proportional memory of the node, per live Pod", "MB", 1.0),
+    ("density", "plane_uss_mb"): ("private memory of the control plane, per live Pod", "MB", 1.0),
+    ("density", "plane_pss_mb"): ("proportional memory of the control plane, per live Pod", "MB", 1.0),
+    ("concurrency", "per_second"): ("throughput, per run in flight", "1/s", 1.0),
+    ("concurrency", "latency_ms"): ("latency, per run in flight", "ms", 1.0),
+}
+
+
 def scale_table(results: Results) -> Table:
     """Return one row per cost curve of the scale experiments: what one more costs, and the knee."""
-    rows = [
-        (
-            name,
-            scale_curves.cost(one.slope),
-            scale_curves.knee(one),
-            "" if one.slope_after is None else scale_curves.cost(one.slope_after),
-            str(one.n),
-        )
-        for name, one in scale_curves.curves(results.frame).items()
-    ]
-    return ("cost curve", "each more costs", "knee", "beyond it", "points"), rows
+    rows = []
+    for name, one in scale_curves.curves(results.frame).items():
+        subject, _, column = name.partition(", ")
+        experiment, _, arm = subject.partition(" ")
+        words, unit, factor = _CURVES[experiment, column]
+        beyond = "" if one.slope_after is None else scale_curves.cost(one.slope_after, unit, factor)
+        cost = scale_curves.cost(one.slope, unit, factor)
+        rows.append((f"{words}, {arm}", cost, scale_curves.knee(one), beyond, str(one.n)))
+    return ("cost curve", "each more adds", "knee", "beyond it", "points"), rows
 
 
 def conditions_table(results: Results) -> Table:
