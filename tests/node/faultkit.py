@@ -148,7 +148,7 @@ class Vanishing:
 
     def close(self) -> None:
         """End for good."""
-        self._gone()
+        self._gone(self._socket)
 
     def _listen(self, port: int) -> socket.socket:
         return socket.create_server(("127.0.0.1", port), backlog=64)
@@ -160,21 +160,29 @@ class Vanishing:
         while True:
             try:
                 client, _ = listener.accept()
+            except OSError:  # it vanished
+                return
+            try:
                 host, _, port = self._target().partition(":")
                 server = socket.create_connection((host, int(port)), timeout=5)
                 server.settimeout(None)
-            except OSError:
-                if listener.fileno() < 0:
-                    return
-                with contextlib.suppress(OSError, UnboundLocalError):
-                    client.close()
+            except OSError:  # the real one is away
+                client.close()
                 continue
             with self._lock:
-                self._open |= {client, server}
+                gone = listener.fileno() < 0
+                self._open |= set() if gone else {client, server}
+            if gone:
+                client.close()
+                server.close()
+                return
             for source, sink, counted in ((client, server, False), (server, client, True)):
-                threading.Thread(target=self._pass, args=(source, sink, counted), daemon=True).start()
+                args = (listener, source, sink, counted)
+                threading.Thread(target=self._pass, args=args, daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+    def _pass(
+        self, listener: socket.socket, source: socket.socket, sink: socket.socket, counted: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(4096):
                 with self._lock:
@@ -184,17 +192,19 @@ class Vanishing:
                     over = self._left == 0
                 sink.sendall(data)
                 if over and counted:
-                    self._gone()
+                    self._gone(listener)
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
-    def _gone(self) -> None:
-        listener = self._socket
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    def _gone(self, listener: socket.socket) -> None:
+        """Be gone, unless it is already, or was and is back: each time has a listener of its own."""
         with self._lock:
+            if listener.fileno() < 0:
+                return
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
+            listener.close()
             open_now, self._open = self._open, set()
         for one in open_now:
             with contextlib.suppress(OSError):

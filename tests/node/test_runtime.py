@@ -32,8 +32,16 @@ class FakeSandbox:
 
     alive = True
 
-    def __init__(self, *, start: list[Any] = (), attach: list[Any] = ()) -> None:  # type: ignore[assignment]
-        self.starts, self.attaches = list(start), list(attach)
+    def __init__(
+        self,
+        *,
+        start: list[Any] = (),  # type: ignore[assignment]
+        attach: list[Any] = (),  # type: ignore[assignment]
+        forget: list[Any] = (),  # type: ignore[assignment]
+        listed: list[Any] = (),  # type: ignore[assignment]
+    ) -> None:
+        self.listed = list(listed)
+        self.starts, self.attaches, self.forgets = list(start), list(attach), list(forget)
         self.started = 0
 
     async def start(self, *_: Any, **__: Any) -> Any:
@@ -42,6 +50,12 @@ class FakeSandbox:
 
     async def attach(self, *_: Any) -> Any:
         return _next(self.attaches)
+
+    async def forget(self, *_: Any) -> None:
+        _next(self.forgets)
+
+    async def list(self) -> Any:
+        return _next(self.listed)
 
 
 def _next(answers: list[Any]) -> Any:
@@ -111,3 +125,29 @@ async def test_a_run_that_is_on_no_record_is_lost(runtime: Runtime) -> None:
     use(runtime, FakeSandbox(attach=[KeyError("u")]))
     with pytest.raises(WorkerLost):
         await runtime.outcome("wasmtime", RUN, FakeRun(WorkerLost("gone")))  # type: ignore[arg-type]
+
+
+async def test_a_record_is_removed_through_lost_zygotes(runtime: Runtime) -> None:
+    """Else it stays when its pod has gone, until the next agent."""
+    sandbox = FakeSandbox(forget=[WorkerLost("gone"), WorkerLost("gone"), None])
+    use(runtime, sandbox)
+    async with asyncio.timeout(10):
+        await runtime.forget("wasmtime", RUN)
+    assert sandbox.forgets == []
+
+
+async def test_a_record_that_may_not_go_is_left(runtime: Runtime) -> None:
+    sandbox = FakeSandbox(forget=[SandboxError("has not ended"), None])
+    use(runtime, sandbox)
+    async with asyncio.timeout(10):
+        await runtime.forget("wasmtime", RUN)
+    assert sandbox.forgets == [None]
+
+
+async def test_an_agent_starts_while_its_zygote_dies(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / str(RUN)).write_text("{}")
+    use(runtime, FakeSandbox(listed=[WorkerLost("gone"), [str(RUN), "not-one-of-ours"]]))
+    runtime.names = ("wasmtime",)
+    async with asyncio.timeout(10):
+        assert await runtime.recorded() == {RUN: "wasmtime"}

@@ -27,6 +27,7 @@ _MACHINE = frozenset(
     {"OSError", "FileNotFoundError", "PermissionError", "BlockingIOError", "InterruptedError"}
 )
 _AGAIN_S = 0.2
+_FORGET_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -236,13 +237,22 @@ class Runtime:
         if not runs.is_dir() or not any(runs.iterdir()):
             return found  # no reason to start a zygote for each engine
         for engine in self.names:
-            for text in await (await self.sandbox(engine)).list():
+            for text in await self._listed(engine):
                 run_id = RunId.parse(text)
                 if run_id is None:
                     log.warning("a run that is not this node's", id=text, engine=engine)
                 else:
                     found[run_id] = engine
         return found
+
+    async def _listed(self, engine: str) -> list[str]:
+        while True:
+            sandbox = await self.sandbox(engine)
+            try:
+                return await sandbox.list()
+            except WorkerLost as error:  # it died while it was asked; the next one has the same records
+                log.debug("lost a zygote while asking it", engine=engine, error=error.message)
+            await asyncio.sleep(_AGAIN_S)
 
     async def attach(self, engine: str, run_id: RunId) -> Run:
         """Take up a recorded run, through the loss of zygotes.
@@ -257,9 +267,8 @@ class Runtime:
                 return await (await self._sandbox_now(engine)).attach(str(run_id))
             except WorkerLost as error:
                 log.debug("lost a zygote while asking it", run=run_id, error=error.message)
-            except (
-                NotRecorded
-            ) as error:  # no zygote can be had now: what became of the run will be known later
+            except NotRecorded as error:
+                # No zygote can be had now: what became of the run will be known later.
                 log.warning("cannot ask for a run; trying on", run=run_id, error=error.message)
             await asyncio.sleep(_AGAIN_S)
 
@@ -272,11 +281,19 @@ class Runtime:
         await (await self.sandbox(engine)).close_stdin(str(run_id))
 
     async def forget(self, engine: str, run_id: RunId) -> None:
-        """Remove the record of a run that has ended."""
-        try:
-            await (await self.sandbox(engine)).forget(str(run_id))
-        except (SandboxError, KeyError) as error:
-            log.debug("cannot forget a run", id=run_id, error=error)
+        """Remove the record of a run that has ended. What cannot be removed now is removed by the next agent."""
+        error: Exception | None = None
+        for _ in range(_FORGET_TRIES):
+            try:
+                await (await self._sandbox_now(engine)).forget(str(run_id))
+                return
+            except (WorkerLost, NotRecorded) as lost:  # its zygote died; the next one keeps the same records
+                error = lost
+                await asyncio.sleep(_AGAIN_S)
+            except (SandboxError, KeyError) as refused:
+                error = refused
+                break
+        log.warning("cannot forget a run", id=run_id, error=error)
 
     @property
     def zygotes(self) -> tuple[int, ...]:
