@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from wasmlab import engines
 from wasmlab.bench.containerd_pods import ContainerdPodExecutor
 from wasmlab.bench.environment import fingerprint
-from wasmlab.bench.phases import waterfall
+from wasmlab.bench.phases import ENGINE_PHASES, declared, waterfall
 from wasmlab.bench.plan import Arm, Plan
 from wasmlab.bench.record_paths import containers
 from wasmlab.bench.runner import carry_out
@@ -30,6 +31,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
     from wasmlab.cluster import Cluster
 
     arms = containers(("wasmtime", "wasmer"), ("cold", "cached"), ("hello",))
+    # A component, and one that needs a volume to write to.
+    arms += tuple(
+        Arm("containerd", "wasmtime", "cached", name) for name in ("hello/component", "files/small")
+    )
     # One that must fail, and be a row that says why: nobody has the source of Boolector for runc.
     arms += (Arm("containerd", "runc", "cached", "boolector"), Arm("containerd", "wasmer", "warm", "hello"))
     lab = tmp_path_factory.mktemp("lab")
@@ -46,7 +51,7 @@ def test_pods_of_both_engines_and_runc_succeed(results: Results) -> None:
     assert set(failed) == {("runc", "boolector", "cached"), ("wasmer", "hello", "warm")}, failed
     assert "no source to compile natively" in failed["runc", "boolector", "cached"]
     assert "no warm start" in failed["wasmer", "hello", "warm"]
-    assert len(results.rows) - len(failed) == 6
+    assert len(results.rows) - len(failed) == 8
 
 
 def test_every_moment_is_there_and_in_causal_order(results: Results) -> None:
@@ -67,8 +72,14 @@ def test_every_moment_is_there_and_in_causal_order(results: Results) -> None:
 
 def test_the_shims_spans_are_in_the_rows_of_modules(results: Results) -> None:
     for row in results.rows:
-        if row["ok"]:
-            assert (row.get("run_ns") is not None) == (row["engine"] != "runc")
+        if not row["ok"]:
+            continue
+        told = {name for name in ENGINE_PHASES if row.get(f"{name}_ns") is not None}
+        if row["engine"] == "runc":
+            assert told == set()
+        else:
+            hidden = engines.get(row["engine"]).capabilities.hidden_phases
+            assert told == {*declared("warm", hidden), "confine"}, row["engine"]
 
 
 def test_rows_survive_a_file(results: Results, tmp_path: Path) -> None:

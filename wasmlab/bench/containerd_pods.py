@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasmlab.bench.api import Api, PodWatch
-from wasmlab.bench.phases import Span, moments
+from wasmlab.bench.phases import Span, as_spans, durations, moments
 from wasmlab.bench.plan import Arm
 from wasmlab.bench.pods import make_namespace
 from wasmlab.errors import BenchmarkError, ClusterError, NotReady
@@ -318,8 +318,10 @@ class ContainerdPodExecutor:
         stem = Path(work.file).stem
         if engine != RUNC:
             module = salted(work.module()) if salt else work.module()
-            return images.module_image(module.data, path=f"/{stem}"), f"{stem}-wasm:{token}"
-        source = data_dir("wasm") / f"{stem}.c"
+            # By its whole name: hello.wasm and components/hello.wasm are two modules.
+            repository = work.file.removesuffix(".wasm").replace("/", "-")
+            return images.module_image(module.data, path=f"/{stem}"), f"{repository}-wasm:{token}"
+        source = data_dir("wasm") / Path(work.file).with_suffix(".c")
         if not source.exists():
             raise BenchmarkError(
                 f"{work.name} has no source to compile natively", remedy="measure it without runc"
@@ -404,16 +406,14 @@ class ContainerdPodExecutor:
         return None
 
     def _inside(self, uid: str) -> dict[str, Any]:
-        """Return what the shim's spans say about the engine."""
-        wanted = ("load", "confine", "instantiate", "run")
+        """Return what the shim's spans say about the engine's phases; the end of its process has a name of its own."""
         deadline = time.monotonic() + _LATE_S
         while time.monotonic() < deadline:
             for line in self._shim.new():
                 entry = json.loads(line)
                 if entry["uid"] == uid and entry["container"]:
-                    return {
-                        f"{name}_ns": end - start for name, start, end in entry["spans"] if name in wanted
-                    }
+                    told = (("teardown" if name == "reaped" else name, *at) for name, *at in entry["spans"])
+                    return dict(durations(as_spans(told)))
             time.sleep(0.01)
         return {}
 

@@ -10,7 +10,7 @@ path, engine, engine_version, mode, workload, module_digest : the arm, exactly
 ok, error, exit_code : a failed run stays, with what went wrong
 first_byte_ns : from asking (local: the request; node: the API write begins) to the first byte of output
 total_ns : from asking to knowing the end (local: the outcome; node: Succeeded seen by a watch)
-import_ns, read_ns, compile_ns, load_ns, instantiate_ns, run_ns, teardown_ns, spawn_ns : durations inside the sandbox
+process_ns, import_ns, ... run_ns, teardown_ns : durations of the engine's phases (`wasmlab.bench.phases`)
 api_write_ns, scheduled_ns, ... status_observed_ns : moments of a pod, since its API write began
 started_at : UTC, ISO 8601
 fingerprint : id of the environment (`wasmlab.bench.environment`)
