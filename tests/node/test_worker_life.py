@@ -9,6 +9,7 @@ from typing import Any
 from tests.node.fakeapi import eventually
 from tests.node.test_worker import FakeRun, leaving, pod
 from tests.node.test_worker import bench as bench
+from wasmlab.errors import WorkerLost
 from wasmlab.node import states
 from wasmlab.node.images import PullFailed
 from wasmlab.node.runtime import RunId
@@ -354,3 +355,26 @@ async def test_an_ephemeral_container_comes_later_and_ends_with_the_pod(bench: A
         await eventually(lambda: b.deleted() != [])
         assert b.runtime.runs["u.e.0"].signals == [signal.SIGTERM]
         assert sorted(b.runtime.started) == ["u.c.0", "u.d.0", "u.e.0"]
+
+
+async def test_a_module_is_ended_also_when_the_connection_it_was_started_by_is_lost(bench: Any) -> None:
+    async with bench() as b:
+        again = FakeRun()
+
+        async def attach(engine: str, run_id: RunId) -> FakeRun:
+            return again
+
+        async def outcome(engine: str, run_id: RunId, run: FakeRun) -> Any:
+            try:
+                return await run.wait()
+            except WorkerLost:
+                return await again.wait()
+
+        b.runtime.attach, b.runtime.outcome = attach, outcome
+        b.manager.on_list([pod()])
+        await eventually(lambda: b.phase() == "Running")
+        b.run.future.set_exception(WorkerLost("the connection is gone"))
+        await asyncio.sleep(0)
+        b.manager.on_event("MODIFIED", leaving(pod()))
+        await eventually(lambda: b.deleted() != [])
+        assert again.signals == [signal.SIGTERM]

@@ -111,7 +111,11 @@ class Attempt:
 
     async def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
-        with contextlib.suppress(SandboxError, ProcessLookupError):
+        with contextlib.suppress(SandboxError, ProcessLookupError, KeyError):
+            run_id = self._container.current
+            if self.run.done and run_id is not None:
+                # What this connection knew of it is over; the module may go on, known to another connection.
+                self.run = await self._services.runtime.attach(self._container.engine, run_id)
             await self.run.kill(number)
 
     async def end(self, grace: Grace, message: str, turns: Sequence[Turn] = ()) -> None:
