@@ -240,7 +240,7 @@ def test_one_ends_with_an_agent_that_is_killed_and_its_pod_does_not(
             client.kill()
             lab.node.start()
             lab.node.wait_ready(60)
-            endpoint.wait_well()
+            endpoint.wait_running(pod)
     assert lab.get(pod)["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
@@ -381,7 +381,7 @@ def test_input_survives_its_clients_and_the_agent(
 
     say("first")
     lab.node.restart()
-    endpoint.wait_well()
+    endpoint.wait_running(name)
     say("second")
     assert lab.get(name)["status"]["phase"] == "Running"
     lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import json
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -47,15 +48,16 @@ class Endpoint:
             return True
         return False
 
-    def wait_well(self) -> None:
-        """Wait until it says that it is well: right after a restart it may not listen, or not know its pods yet."""
+    def wait_running(self, pod: str) -> None:
+        """Wait until it has the pod running: after a restart it may not listen, or not have taken up its pods yet."""
 
-        def well() -> bool:
-            with contextlib.suppress(OSError):
-                return self.ask("/healthz", certificate=self.api_server) == (200, "ok")
+        def running() -> bool:
+            with contextlib.suppress(OSError, ValueError):
+                answer = json.loads(self.ask("/runningpods/", certificate=self.api_server)[1])
+                return any(one["metadata"]["name"] == pod for one in answer["items"])
             return False
 
-        until("the endpoint is well", well, 60)
+        until(f"the endpoint has {pod} running", running, 60)
 
     @property
     def api_server(self) -> tuple[Path, Path]:
