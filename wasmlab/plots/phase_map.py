@@ -72,7 +72,7 @@ def _lanes(axis: Axes, table: Sequence[Phase], title: str) -> None:
             edgecolor=INK if special else "white", linestyle="--" if special else "-", linewidth=0.9,
             mutation_aspect=0.5,
         ))  # fmt: skip
-        axis.annotate(phase.name.replace("_", "\n"), (column + 0.5, lane), ha="center", va="center", fontsize=8,
+        axis.annotate(phase.name.replace("_", "\n"), (column + 0.5, lane), ha="center", va="center", fontsize=7.4,
                       color=readable_on(color))  # fmt: skip
         if column:
             before = places.index(table[column - 1].place)
