@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,59 +76,6 @@ def shutdown(page: Any) -> None:
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator:not([data-status='idle'])", timeout=30_000)
 
 
-BOARD = """
-from wasmlab import Cluster
-from wasmlab.widgets import Board, Launcher
-cluster = Cluster.embedded()
-board = Board(cluster)
-display(board)
-launcher = Launcher(cluster)
-display(launcher)
-"""
-MANIFESTS = """
-from wasmlab import Client
-from wasmlab.cluster.manifests import wasm_pod
-image = f"{cluster.registry}/hello:v1"
-pushed = Client().push("data/wasm/hello.wasm", image)
-print("pushed", image)
-"""
-
-
-@pytest.fixture
-def clicks(lab: str, tmp_path: Path) -> str:
-    """A notebook with a board and a launcher, beside the others."""
-    cells = [
-        {
-            "cell_type": "code",
-            "id": f"c{i}",
-            "metadata": {},
-            "execution_count": None,
-            "outputs": [],
-            "source": text,
-        }
-        for i, text in enumerate((BOARD.strip(), MANIFESTS.strip(), "cluster.stop()\nprint('stopped')"))
-    ]
-    document = {
-        "cells": cells,
-        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    import urllib.parse
-    import urllib.request
-
-    token = lab.partition("token=")[2]
-    address = lab.partition("/lab?")[0]
-    request = urllib.request.Request(
-        f"{address}/api/contents/clicks.ipynb?token={urllib.parse.quote(token)}",
-        json.dumps({"type": "notebook", "format": "json", "content": document}).encode(),
-        {"Content-Type": "application/json"},
-        method="PUT",
-    )
-    urllib.request.urlopen(request, timeout=10).read()
-    return "clicks.ipynb"
-
-
 def run_cell(page: Any, index: int) -> None:
     """Run one cell by the keyboard; again if there was no kernel yet."""
     cell = page.locator(".jp-CodeCell").nth(index)
@@ -143,13 +88,22 @@ def run_cell(page: Any, index: int) -> None:
     raise AssertionError("the cell does not start")
 
 
-def test_board_and_launcher_by_mouse_and_keyboard(page: Any, lab: str, clicks: str) -> None:
-    open_notebook(page, lab, clicks)
+def test_the_live_notebook_by_mouse_and_keyboard(page: Any, lab: str) -> None:
+    open_notebook(page, lab, "notebooks/live.ipynb")
+    # A C cell that becomes a module, and what the module says of itself.
     run_cell(page, 0)
-    wait_for_text(page, ".wasmlab", r"wasm-node\s+Ready", 90)
     run_cell(page, 1)
-    wait_for_text(page, ".jp-OutputArea-output", "pushed ", 30)
-    image = re.search(r"pushed (\S+)", page.locator(".jp-OutputArea-output").last.inner_text())[1]  # type: ignore[index]
+    wait_for_text(page, ".jp-OutputArea-output", "hello, reader, from a module", 100)
+    run_cell(page, 2)
+    wait_for_text(page, ".jp-OutputArea-output", "wasi_snapshot_preview1", 30)
+
+    run_cell(page, 3)
+    wait_for_text(page, ".wasmlab", r"wasm-node\s+Ready", 90)
+    run_cell(page, 4)
+    wait_for_text(page, ".jp-OutputArea-output", "applied 5 pods", 30)
+    said = page.get_by_text("applied 5 pods of").last.inner_text()
+    image = re.search(r"applied 5 pods of (\S+)", said)[1]  # type: ignore[index]
+    wait_for_text(page, ".wasmlab", "5 pods: 5 Succeeded", 30)
 
     # By mouse: open the editor, paste a manifest, apply it.
     page.get_by_text("Apply a manifest").click()
@@ -175,9 +129,11 @@ def test_board_and_launcher_by_mouse_and_keyboard(page: Any, lab: str, clicks: s
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.innerText").strip() == "Delete pod"
     page.keyboard.press("Enter")
-    wait_for_text(page, ".wasmlab", r"\b0 pods", 30)
+    wait_for_text(page, ".wasmlab", "pod default/clicked is being deleted", 30)
+    wait_for_text(page, ".wasmlab", "5 pods: 5 Succeeded", 30)
 
     # The launcher: a few pods of both engines, with figures that appear.
+    run_cell(page, 5)
     page.locator(".widget-slider .widget-readout").first.evaluate("one => one.textContent = '4'")
     page.locator(".widget-slider .widget-readout").first.press("Enter")
     page.locator(".jupyter-button", has_text="Launch").click()
@@ -202,6 +158,6 @@ def test_board_and_launcher_by_mouse_and_keyboard(page: Any, lab: str, clicks: s
     page.locator(".wasmlab").first.scroll_into_view_if_needed()
     page.screenshot(path=SHOTS / "board_dark.png")
 
-    run_cell(page, 2)
+    run_cell(page, 6)
     wait_for_text(page, ".jp-OutputArea-output", "stopped", 60)
     shutdown(page)
