@@ -151,3 +151,18 @@ async def test_an_agent_starts_while_its_zygote_dies(runtime: Runtime, tmp_path:
     runtime.names = ("wasmtime",)
     async with asyncio.timeout(10):
         assert await runtime.recorded() == {RUN: "wasmtime"}
+
+
+async def test_an_agent_starts_while_zygotes_die_but_not_for_ever(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    async def sandbox(engine: str) -> Any:
+        tries.append(engine)
+        raise SandboxError("it did not start")
+
+    monkeypatch.setattr(runtime, "sandbox", sandbox)
+    with pytest.raises(SandboxError, match="did not start"):
+        await runtime.warm("wasmtime")
+    assert len(tries) > 1

@@ -116,7 +116,7 @@ class NodeAgent:
         groups.probe()
         runtime = Runtime(config.dir / "sandbox", workers=config.workers, compiles=config.parallel_compiles)
         # The engine warms up while the certificates are asked for.
-        warming = asyncio.create_task(runtime.sandbox(config.engine))
+        warming = asyncio.create_task(runtime.warm(config.engine))
         api: KubeApi | None = None
         try:
             kubeconfig = await bootstrap.client_kubeconfig(config)
@@ -129,7 +129,8 @@ class NodeAgent:
             warming.cancel()
             with contextlib.suppress(asyncio.CancelledError, WasmlabError):
                 await warming
-            await runtime.aclose(kill=config.drain or config.shutdown_grace_s > 0)
+            ends = config.shutdown_grace_s > 0 and self.stopping.is_set()
+            await runtime.aclose(kill=config.drain or ends)
             groups.close()
             if api is not None:
                 await api.aclose()

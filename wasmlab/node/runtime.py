@@ -13,12 +13,14 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from wasmlab.errors import SandboxError, Unsupported, WorkerLost
 from wasmlab.node import log
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from wasmlab.engines.cache import CompileCache
     from wasmlab.sandbox import AsyncSandbox, Outcome, Run, RunSpec
 
@@ -28,6 +30,9 @@ _MACHINE = frozenset(
 )
 _AGAIN_S = 0.2
 _FORGET_TRIES = 20
+_START_TRIES = 5
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -245,14 +250,32 @@ class Runtime:
                     found[run_id] = engine
         return found
 
+    async def warm(self, engine: str) -> None:
+        """Have an engine's sandbox up before the first pod asks for it.
+
+        Raises
+        ------
+        Unsupported
+            There is no such engine here.
+        SandboxError
+            It does not start, however often it is tried.
+        """
+        await self._insist(engine, lambda sandbox: sandbox.stats())
+
     async def _listed(self, engine: str) -> list[str]:
-        while True:
-            sandbox = await self.sandbox(engine)
+        return await self._insist(engine, lambda sandbox: sandbox.list())
+
+    async def _insist(self, engine: str, ask: Callable[[AsyncSandbox], Awaitable[T]]) -> T:
+        """Ask a sandbox while an agent starts: a zygote that dies just then must not take the agent with it."""
+        for left in reversed(range(_START_TRIES)):
             try:
-                return await sandbox.list()
-            except WorkerLost as error:  # it died while it was asked; the next one has the same records
-                log.debug("lost a zygote while asking it", engine=engine, error=error.message)
+                return await ask(await self.sandbox(engine))
+            except SandboxError as error:
+                if left == 0:
+                    raise
+                log.warning("the sandbox does not work; trying on", engine=engine, error=error.message)
             await asyncio.sleep(_AGAIN_S)
+        raise AssertionError("unreachable")
 
     async def attach(self, engine: str, run_id: RunId) -> Run:
         """Take up a recorded run, through the loss of zygotes.
