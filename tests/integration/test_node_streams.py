@@ -151,9 +151,10 @@ def test_clients_of_the_protocol_before(lab: NodeLab, pod: str) -> None:
     from kubernetes import client
     from kubernetes.stream import stream
 
-    api = client.CoreV1Api(lab.cluster.api)
+    # A client of its own: `stream` changes the one that it is given.
+    core = client.CoreV1Api(client.ApiClient(lab.cluster.api.configuration))
     answer = stream(
-        client.CoreV1Api(client.ApiClient(api.api_client.configuration)).connect_get_namespaced_pod_exec,
+        core.connect_get_namespaced_pod_exec,
         pod,
         "default",
         command=["out:hello", "err:bye", "fail:5"],
