@@ -14,7 +14,8 @@ from tests.notebooks import toys
 from wasmlab.errors import NotebookError
 from wasmlab.notebooks import conventions
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+# Those that the lab executes; the others are to be clicked on, and tests/ui does that.
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
