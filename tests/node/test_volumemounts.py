@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from wasmlab.node import atomicwriter, hostpath, volumemounts
+from wasmlab.node.env import ConfigError
 from wasmlab.node.payload import File
 from wasmlab.node.podspec import Mount, Refused
-from wasmlab.node.volumemounts import MountFailed
 from wasmlab.node.volumes import used_bytes
 from wasmlab.sandbox import Preopen
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_both_is_refused(setting: Setting) -> None:
         setting.preopens(
             Mount("/etc/note", "e", sub_path="note"), Mount("/etc/app.conf", "c", sub_path="app.conf")
         )
-    with pytest.raises(MountFailed, match="has no none"):
+    with pytest.raises(ConfigError, match="has no none"):
         setting.preopens(Mount("/v", "c", sub_path="none"))
 
 

@@ -108,6 +108,30 @@ async def test_a_source_that_is_gone_leaves_what_was_mounted(setting: Setting) -
     running.cancel()
 
 
+async def test_what_an_earlier_agent_set_up_is_looked_after(setting: Setting) -> None:
+    setting.objects.data[("ConfigMap", "c")] = config_map(k="1")
+    made = pod({"configMap": {"name": "c"}})
+    await setting.manager.set_up(made)
+    after = Setting(setting.pods)
+    after.manager._pods_dir = setting.pods
+    after.manager.adopt(made)
+    running = asyncio.create_task(after.manager.run())
+    await asyncio.sleep(0.1)  # its source is missing for the new agent: what was mounted stays
+    assert (setting.root() / "k").read_text() == "1"
+    after.objects.data[("ConfigMap", "c")] = config_map(k="2")
+    await eventually(lambda: (setting.root() / "k").read_text() == "2")
+    running.cancel()
+    await after.manager.aclose()
+
+
+async def test_what_is_not_needed_now_is_set_up_when_it_is(setting: Setting) -> None:
+    one = await setting.manager.set_up(pod(TOKEN), {"v"})
+    assert setting.objects.issued == 0
+    assert one.roots == {}
+    await setting.manager.set_up(pod(TOKEN))
+    assert (setting.root() / "token").read_text() == "token-1"
+
+
 async def test_labels_follow_at_once(setting: Setting) -> None:
     items = [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
     volume = {"downwardAPI": {"items": items}}

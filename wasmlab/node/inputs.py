@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from wasmlab.node import env, podspec, resources, volumemounts
+from wasmlab.node import env, podspec, resources, termmessage, volumemounts
 from wasmlab.node.kubeapi import Json
 from wasmlab.node.services import Services
 
@@ -52,7 +52,7 @@ async def run_spec(
         digest=module.digest,
         argv=env.argv(container, variables, podspec.module_name(container["image"])),
         env=tuple(variables.items()),
-        preopens=await _preopens(services, pod, container, variables, directory),
+        preopens=await _preopens(services, pod, container, variables, module, directory),
         memory_bytes=limits.guest_bytes,
         oom_score_adj=resources.oom_score_adj(pod, container, services.memory_bytes),
     )
@@ -69,10 +69,19 @@ async def _variables(services: Services, pod: Json, container: Json) -> dict[str
 
 
 async def _preopens(
-    services: Services, pod: Json, container: Json, variables: dict[str, str], directory: Path
+    services: Services,
+    pod: Json,
+    container: Json,
+    variables: dict[str, str],
+    module: StoredModule,
+    directory: Path,
 ) -> tuple[Preopen, ...]:
-    volumes = await services.volumes.set_up(pod)
-    mounts = podspec.mounts(container, variables)
+    without: set[str] = set()
+    if not termmessage.opens_files(str(module.path), module.digest):
+        # It could not read the token that every pod is given unasked, and that costs a request each.
+        without = podspec.automatic_tokens(pod)
+    volumes = await services.volumes.set_up(pod, without)
+    mounts = [one for one in podspec.mounts(container, variables) if one.name not in without]
     if not mounts:
         return ()
     aside = directory / "mounts" / container["name"]

@@ -4,6 +4,8 @@ A WASM module is not a container: no users, no network namespace, no second prog
 this node cannot give is named in the pod's status (CreateContainerConfigError) and never silently left out, with these
 exceptions, left out knowingly:
 
+* the service account token that the API server adds to every pod (``kube-api-access-*``), where the module cannot open
+  a file (it imports no ``path_open``): nobody could read it, and it would cost a TokenRequest per start;
 * ``securityContext``: the sandbox gives a module no user, no capabilities and no devices, which is less than any
   setting asks for;
 * ``ports``: informational in Kubernetes too.
@@ -112,6 +114,15 @@ def check(pod: Json, container: Json) -> None:
     if problems:
         raise Refused("; ".join(problems))
     memory_limit(container)
+
+
+def automatic_tokens(pod: Json) -> set[str]:
+    """The volumes that the API server adds to every pod for its service account (the admission ServiceAccount)."""
+    return {
+        volume["name"]
+        for volume in pod["spec"].get("volumes") or ()
+        if volume["name"].startswith("kube-api-access-") and "projected" in volume
+    }
 
 
 def mounts(container: Json, variables: Mapping[str, str]) -> list[Mount]:

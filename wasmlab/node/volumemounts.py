@@ -20,14 +20,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wasmlab.node import filesystems, payload
+from wasmlab.node.env import ConfigError
 from wasmlab.node.podspec import Json, Mount, Refused
 from wasmlab.sandbox import Preopen
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-class MountFailed(Exception):
-    """A mount cannot be made now; the message says why."""
 
 
 def preopens(
@@ -50,7 +47,7 @@ def preopens(
     ------
     Refused
         What is asked for cannot be shown to a module.
-    MountFailed
+    ConfigError
         It cannot now.
     """
     if aside.exists():
@@ -101,7 +98,7 @@ def _resolved(root: Path, mount: Mount) -> Path:
     if not found.is_relative_to(root.resolve()):
         raise Refused(f"volume {mount.name}: subPath {mount.sub_path} leads out of the volume")
     if not found.exists():
-        raise MountFailed(f"volume {mount.name} has no {mount.sub_path}")
+        raise ConfigError(f"volume {mount.name} has no {mount.sub_path}")
     return found
 
 
@@ -127,7 +124,7 @@ def open_below(root: Path, mount: Mount) -> bool:
             raise Refused(
                 f"volume {mount.name}: subPath {mount.sub_path} goes through a symbolic link or a file"
             ) from None
-        raise MountFailed(f"volume {mount.name}: subPath {mount.sub_path}: {error.strerror}") from None
+        raise ConfigError(f"volume {mount.name}: subPath {mount.sub_path}: {error.strerror}") from None
     finally:
         os.close(fd)
 
@@ -157,7 +154,7 @@ def _link(mount: Mount, source: Path, target: Path) -> None:
     try:
         fd = os.open(source, os.O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if mount.sub_path else 0))
     except OSError as error:
-        raise MountFailed(f"volume {mount.name}: {source}: {error.strerror}") from None
+        raise ConfigError(f"volume {mount.name}: {source}: {error.strerror}") from None
     try:
         # By the descriptor: what was looked at is what is shown.
         if not stat.S_ISREG(os.fstat(fd).st_mode):

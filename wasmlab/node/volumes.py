@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,8 @@ class PodVolumes:
         }
         return {v["name"]: v for v in spec.get("volumes") or () if v["name"] in used}
 
-    async def set_up(self) -> None:
-        """Have every volume ready.
+    async def set_up(self, without: Collection[str] = ()) -> None:
+        """Have every volume ready, but those `without` which the caller can do.
 
         Raises
         ------
@@ -82,10 +82,14 @@ class PodVolumes:
             One cannot be, now or ever.
         """
         async with self.lock:
-            filesystems.private(self._directory / "volumes", within=self._directory.parent)
-            for name, volume in self.specs.items():
-                if name in self.roots:
-                    continue
+            lacking = {
+                name: volume
+                for name, volume in self.specs.items()
+                if name not in self.roots and name not in without
+            }
+            if lacking:
+                filesystems.private(self._directory / "volumes", within=self._directory.parent)
+            for name, volume in lacking.items():
                 try:
                     self.roots[name] = await self._set_up(name, volume)
                 except (payload.PayloadError, hostpath.WrongType, Refused) as error:
@@ -94,6 +98,15 @@ class PodVolumes:
                     raise NotMounted(name, error.message) from error
                 except (OSError, ValueError) as error:
                     raise NotMounted(name, str(error)) from error
+
+    def take_up(self) -> None:
+        """Know the volumes that an earlier agent set up; what it did not is set up when a container needs it."""
+        for name, volume in self.specs.items():
+            root = self._directory / "volumes" / name
+            if root.is_dir():
+                self.roots[name] = root
+            elif "hostPath" in volume:
+                self.roots[name] = Path(volume["hostPath"].get("path", ""))
 
     async def _set_up(self, name: str, volume: Json) -> Path:
         kind = payload.kind_of(volume)
@@ -217,8 +230,13 @@ class VolumeManager:
         self._removals: dict[str, asyncio.Task[None]] = {}
         self.evict: Evict | None = None
 
-    async def set_up(self, pod: Json) -> PodVolumes:
+    async def set_up(self, pod: Json, without: Collection[str] = ()) -> PodVolumes:
         """Have all volumes of a pod ready.
+
+        Parameters
+        ----------
+        without : collection of str
+            Volumes that are not needed now.
 
         Raises
         ------
@@ -232,19 +250,17 @@ class VolumeManager:
                 return PodVolumes(self._objects, self._side, pod, self._pods_dir / uid, self._tell)
             one = PodVolumes(self._objects, self._side, pod, self._pods_dir / uid, self._tell)
             self._pods[uid] = one
-        await one.set_up()
+        await one.set_up(without)
         return one
 
     def adopt(self, pod: Json) -> None:
         """Go on looking after the volumes of a pod that an earlier agent started."""
-        if pod["metadata"]["uid"] not in self._pods:
-            self._spawn(self._adopt(pod))
-
-    async def _adopt(self, pod: Json) -> None:
-        try:
-            await self.set_up(pod)
-        except NotMounted as error:
-            log.info("cannot take up a pod's volumes", pod=podspec.key(pod), error=error.message)
+        uid = pod["metadata"]["uid"]
+        if uid not in self._pods and (self._pods_dir / uid / "volumes").exists():
+            one = self._pods[uid] = PodVolumes(
+                self._objects, self._side, pod, self._pods_dir / uid, self._tell
+            )
+            one.take_up()
 
     def update(self, pod: Json) -> None:
         """The pod changed: its labels and annotations may be in files."""
