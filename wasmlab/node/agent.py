@@ -223,9 +223,12 @@ class NodeAgent:
             ]
             log.info("ready", node=config.node_name, engine=config.engine, address=config.address, port=port)
             recorder.node(NORMAL, "Starting", "Starting the WASM node")
-            await pods.synced.wait()
+            synced = asyncio.create_task(pods.synced.wait())
+            await asyncio.wait({synced, *background}, return_when=asyncio.FIRST_COMPLETED)
+            synced.cancel()
             log.debug("pods listed", seconds=round(time.monotonic() - began, 3))
-            # None of these ends by itself; if one does, it is a bug that must end the agent, not cripple it.
+            # None of these ends by itself; if one does, it is a bug (or the node's certificate is lost), and that must
+            # end the agent, not cripple it.
             done, _ = await asyncio.wait(background, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
