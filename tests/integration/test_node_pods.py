@@ -386,6 +386,7 @@ def test_a_failed_init_container_keeps_the_others_from_starting(
     assert done["status"]["phase"] == "Failed"
     assert "terminated" not in done["status"]["containerStatuses"][0]["state"]
     assert done["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "PodInitializing"
+    assert "Init:Error" in lab.cluster.kubectl("get", "pod", name).stdout
 
 
 # ---- images ----

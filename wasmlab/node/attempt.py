@@ -217,8 +217,6 @@ class Attempt:
 
     def _sentence(self, culprit: Probe) -> str:
         record = self._container.record
-        said = f"ontainer {record.name} failed {culprit.kind.lower()} probe"
-        if record.init:
-            return f"Init c{said}"
-        restarts = (record.policy or self._pod.policy) != "Never"
-        return f"C{said}, will be restarted" if restarts else f"C{said}"
+        said = f"{record.title} failed {culprit.kind.lower()} probe"
+        restarts = record.main and (record.policy or self._pod.policy) != "Never"
+        return f"{said}, will be restarted" if restarts else said

@@ -227,9 +227,8 @@ class ContainerTask:
         if self._attempt is None or (record.init and not record.sidecar):
             return
         self._redefined = True
-        said = f"ontainer {record.name} definition changed"
-        message = f"Init c{said}" if record.init else f"C{said}, will be restarted"
-        self._attempt.doom(Grace(self.pod.grace_s), message)
+        said = f"{record.title} definition changed{', will be restarted' if record.main else ''}"
+        self._attempt.doom(Grace(self.pod.grace_s), said)
 
     @property
     def outdated(self) -> bool:

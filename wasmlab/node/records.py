@@ -135,6 +135,11 @@ class ContainerRecord:
         return self.state is State.RUNNING
 
     @property
+    def title(self) -> str:
+        """As the events of its end call it."""
+        return f"{'Init container' if self.init else 'Container'} {self.name}"
+
+    @property
     def main(self) -> bool:
         """Whether it is one of ``spec.containers``: what the pod is for."""
         return not self.init and not self.ephemeral
