@@ -97,6 +97,19 @@ def test_arms_that_feel_a_slower_machine_a_little_more_are_not_blamed_for_it() -
     assert {what[arm] for arm in ARMS[2:]} <= {"same", "unclear"}
 
 
+def test_beside_other_work_only_a_large_change_is_believed() -> None:
+    dice = np.random.default_rng(38)
+    before = designs.results(dice, 60, "a")
+    after = designs.results(dice, 60, "b", factors={ARMS[0]: 1.5, ARMS[1]: 3.0})
+    assert {one.arm for one in verdict(before, after, resamples=DRAWS).slower} == {ARMS[0], ARMS[1]}
+    after.conditions[0]["busy_share_before"] = 0.9
+    found = verdict(before, after, resamples=DRAWS)
+    assert [one.arm for one in found.slower] == [ARMS[1]]
+    why = next(one.why for one in found.arms if one.arm == ARMS[0])
+    assert why == "other work used the machine; up to 2.00 times more or less can be how this arm feels that"
+    assert "other work used 90% of the machine just before the measurement after" in found.notes
+
+
 def test_a_step_in_the_middle_of_one_side_is_cancelled_and_told() -> None:
     dice = np.random.default_rng(25)
     step = [1.0] * 20 + [271 / 82] * 20

@@ -20,6 +20,10 @@ How a verdict is reached
    2 times slower, arms slowed down by the power 0.7 to 1.4 of that (the quartiles over arms and pairs of measurements).
    So where the environment changed, a factor up to its power `UNEQUAL` is not held against an arm: where everything
    takes 3.3 times as long, an arm at 1.5 times that is ``unclear``, and only one beyond 1.8 times is ``slower``.
+7. Blocks tell how much a machine varies within minutes, not how it varies from one measurement to the next. On a quiet
+   machine that makes no difference; beside other work it does: of 28 comparisons of equal measurements on two cores at
+   load 12 seven called some arm changed, by up to 1.9 times. So where others used the machine before one of the two
+   began (`noise.BUSY_SHARE`), a factor up to `BUSY` is not held against an arm.
 
 The controls are the arms of the path ``control``. runc, the control of container Pods in reports, is judged like any
 arm here: if containerd became slower, that is what shall be said.
@@ -42,7 +46,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.bench import drift, pooling, stats
+from wasmlab.bench import drift, noise, pooling, stats
 from wasmlab.bench.changes import Changes, Side, changes
 from wasmlab.bench.plan import Arm
 from wasmlab.bench.pooling import Difference
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
 
 MARGIN = 0.05
 UNEQUAL = 0.5
+BUSY = 2.0
 MIN_BLOCKS = 8
 
 
@@ -228,7 +233,8 @@ def verdict(
     if refused:
         nothing = Environment("unknown", None, (), "nothing was compared")
         return Comparison(tuple(refused), nothing, (), (), differences, level, margin)
-    environment, arms = judge(*sides, level=level, margin=margin, resamples=resamples, seed=seed)
+    busy = max(noise.busy_before(one.conditions) for one in (before, after)) > noise.BUSY_SHARE
+    environment, arms = judge(*sides, busy=busy, level=level, margin=margin, resamples=resamples, seed=seed)
     steps = [drift.environment_steps(frame, value) for frame in frames]
     notes = tuple(_notes((before, after), sides, steps))
     return Comparison((), environment, arms, notes, differences, level, margin)
@@ -238,12 +244,19 @@ def judge(
     before: Side,
     after: Side,
     *,
+    busy: bool = False,
     level: float = stats.LEVEL,
     margin: float = MARGIN,
     resamples: int = stats.RESAMPLES,
     seed: int = stats.SEED,
 ) -> tuple[Environment, tuple[ArmChange, ...]]:
-    """Return what became of the machine and of every arm; `verdict` without asking whether the two may be compared."""
+    """Return what became of the machine and of every arm; `verdict` without asking whether the two may be compared.
+
+    Parameters
+    ----------
+    busy : bool
+        Other work used the machine before one of the two began.
+    """
     sides = before, after
     shared = [arm for arm in before.arms if arm in after.arms]
     enough = [arm for arm in shared if all(side.blocks_of(arm) >= MIN_BLOCKS for side in sides)]
@@ -251,7 +264,8 @@ def judge(
     judged = [arm for arm in enough if not drift.is_control(arm)]
     found = changes(before, after, judged, controls, level=level, resamples=resamples, seed=seed)
     environment = _environment(found, controls, margin)
-    arms = (_arm(arm, sides, found, environment, margin) for arm in shared if not drift.is_control(arm))
+    allowance = _allowance(environment, busy)
+    arms = (_arm(arm, sides, found, allowance, margin) for arm in shared if not drift.is_control(arm))
     return environment, tuple(arms)
 
 
@@ -280,13 +294,28 @@ def _environment(found: Changes, controls: tuple[Arm, ...], margin: float) -> En
     )
 
 
+def _allowance(environment: Environment, busy: bool) -> tuple[float, str]:
+    """Return up to which factor nothing is held against an arm, and why."""
+    factor, why = 1.0, ""
+    if environment.verdict == "changed" and environment.ratio is not None:
+        factor = math.exp(UNEQUAL * abs(math.log(environment.ratio.value)))
+        why = f"the machine changed by {environment.ratio.value:.2f}"
+    if busy and factor < BUSY:
+        factor, why = BUSY, "other work used the machine"
+    return factor, why
+
+
 def _arm(
-    arm: Arm, sides: tuple[Side, Side], found: Changes, environment: Environment, margin: float
+    arm: Arm,
+    sides: tuple[Side, Side],
+    found: Changes,
+    allowance: tuple[float, str],
+    margin: float,
 ) -> ArmChange:
     counts = [side.arms[arm].n for side in sides]
     failed = [side.failed.get(arm, 0) for side in sides]
     raw, adjusted = found.raw.get(arm), found.adjusted.get(arm)
-    outcome, why = _judge(raw, adjusted, environment, margin)
+    outcome, why = _judge(raw, adjusted, allowance, margin)
     if raw is None:
         blocks = [side.blocks_of(arm) for side in sides]
         why = f"{blocks[0]} blocks before and {blocks[1]} after; {MIN_BLOCKS} of each are needed"
@@ -296,7 +325,7 @@ def _arm(
 
 
 def _judge(
-    raw: Interval | None, adjusted: Interval | None, environment: Environment, margin: float
+    raw: Interval | None, adjusted: Interval | None, allowance: tuple[float, str], margin: float
 ) -> tuple[str, str]:
     ratio = raw if adjusted is None else adjusted
     if ratio is None:
@@ -305,15 +334,11 @@ def _judge(
         return "same", f"within {margin:.0%}"
     if ratio.low <= 1 <= ratio.high:
         return "unclear", f"no change beyond chance, but one of more than {margin:.0%} is not excluded"
-    if adjusted is None or environment.ratio is None:
+    if adjusted is None:
         return "unclear", "without a control arm it may as well be the machine that changed"
-    changed = environment.verdict == "changed"
-    allowed = math.exp(UNEQUAL * abs(math.log(environment.ratio.value))) if changed else 1.0
-    if ratio.low <= allowed and ratio.high >= 1 / allowed:
-        return "unclear", (
-            f"the machine changed by {environment.ratio.value:.2f}; "
-            f"up to {allowed:.2f} times more or less can be how this arm feels that"
-        )
+    factor, why = allowance
+    if ratio.low <= factor and ratio.high >= 1 / factor:
+        return "unclear", f"{why}; up to {factor:.2f} times more or less can be how this arm feels that"
     return ("slower", "longer than before") if ratio.low > 1 else ("faster", "shorter than before")
 
 
@@ -327,5 +352,8 @@ def _notes(
     for one, inside, when in zip(results, steps, ("before", "after"), strict=True):
         if one.plan.get("interrupted"):
             yield f"the measurement {when} was interrupted"
+        share = noise.busy_before(one.conditions)
+        if share > noise.BUSY_SHARE:
+            yield f"other work used {share:.0%} of the machine just before the measurement {when}"
         for step in inside:
             yield f"the environment was not steady {when}: {step}"

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
     from wasmlab.bench.environment import Conditions
 
+# What ran before anything of ours was started is somebody else's. From this share of the CPU time on, times are not the
+# machine's own.
+BUSY_SHARE = 0.3
+
 COLUMNS = (
     "block",
     "busy_share",
@@ -55,6 +59,11 @@ class NoiseLog:
         }
         for name, values in self.columns.items():
             values.append(line[name])
+
+
+def busy_before(conditions: Sequence[Mapping[str, Any]]) -> float:
+    """Return the largest share of the machine that others used before a measurement began; 0 if nobody looked."""
+    return max((entry.get("busy_share_before") or 0.0 for entry in conditions), default=0.0)
 
 
 def by_block(conditions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -34,7 +34,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.bench import pooling
+from wasmlab.bench import noise, pooling
 from wasmlab.bench.environment import describe, now_utc
 from wasmlab.bench.phases import ENGINE_PHASES, POD_MOMENTS
 from wasmlab.errors import BenchmarkError
@@ -89,7 +89,6 @@ COLUMNS = (
     "plane_pss_bytes",
 )
 _FLAGS = ("ok", "warmup")
-BUSY_SHARE = 0.3
 _METADATA_KEY = b"wasmlab"
 _FORMAT = 1
 
@@ -152,9 +151,8 @@ class Results:
         """When and where, in one line: ``"2026-11-24 on 2 cores of ..."``, and whether others used the machine."""
         day = self.conditions[0]["started_at"][:10] if self.conditions else "unknown date"
         line = f"{day} on {describe(self.environment)}"
-        # What ran before anything of ours was started is somebody else's, and the times are not the machine's own.
-        busy = (self.conditions[0].get("busy_share_before") or 0.0) if self.conditions else 0.0
-        return f"{line}, busy with other work ({busy:.0%} before this)" if busy > BUSY_SHARE else line
+        busy = noise.busy_before(self.conditions)
+        return f"{line}, busy with other work ({busy:.0%} before this)" if busy > noise.BUSY_SHARE else line
 
     def save(self, path: Path) -> Path:
         """Write ``<path>`` (Parquet) and a JSON file beside it that says where and how it was measured.
