@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -195,7 +196,9 @@ class WasmtimeEngine:
         self._engine = self._linker = self._component_linker = None
 
     def warm(self) -> None:
-        """Nothing: all that can be shared was made in `prepare`, the rehearsal does the rest."""
+        """Say how many threads a worker needs; all that can be shared was made in `prepare`."""
+        # wasmtime-wasi writes framed output and waits for clocks by tokio, which would start one thread per CPU.
+        os.environ["TOKIO_WORKER_THREADS"] = "1"
 
     def run(
         self,

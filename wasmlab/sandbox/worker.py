@@ -62,8 +62,10 @@ def serve(engine: Engine, control: socket.socket, parent: int, *, rehearse: bool
         os._exit(code)
 
 
-def rehearsal(engine: Engine) -> None:
+def rehearsal(engine: Engine, *, framed: bool = True) -> None:
     """Take a request from a socket and run a module that does nothing, by the very path that the guest will take.
+
+    `framed` if that will write into a log: what is not needed then (wasmtime starts threads for it) is left alone.
 
     A forked process copies each page that it writes to first, Python writes to nearly every page it looks at, and
     engines start things lazily: that is 2 ms (wasmer: 15 ms) which an idle worker has, and a guest does not.
@@ -73,8 +75,8 @@ def rehearsal(engine: Engine) -> None:
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     spec = RunSpec("noop", "", ("noop",), env=(("A", "b"),))
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    request = {"spec": spec.to_json(), "artifact": str(engine.noop), "t0": 0, "framed": True}
-    send(here, pack(request), (null, null))
+    request = {"spec": spec.to_json(), "artifact": str(engine.noop), "t0": 0, "framed": framed}
+    send(here, pack(request), (null, null) if framed else (null, null, null))
     received, fds = receive(there)
     if received is not None:
         send(there, pack(run(engine, received, fds)))

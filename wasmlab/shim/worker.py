@@ -127,7 +127,7 @@ def _serve(engine_name: str, theirs: socket.socket, parent: int, ahead: bool) ->
         threads = not enters_root(engine)
         if ahead and not threads:
             engine.warm()
-            rehearsal(engine)
+            rehearsal(engine, framed=False)
         request, fds = receive(control)
         if request is not None and _enter(request, control):
             if threads:
