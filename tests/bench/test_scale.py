@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wasmlab.bench import scale_burst, scale_command, scale_density
-from wasmlab.bench.flood import Flood, Written, flood
+from wasmlab.bench.flood import Flood, Written, flood, remove
 from wasmlab.bench.scale import Sizes
 from wasmlab.bench.scale_concurrency import closed_loop
 from wasmlab.bench.scale_rows import Budget, Lab, Rows
@@ -28,10 +28,29 @@ class Server:
         self._refuse, self._after_s = refuse, after_s
         self.seen: dict[str, dict[str, int]] = {}
         self.last: dict[str, dict] = {}
-        self.ended = self.live = self.most = 0
+        self.ended = self.live = self.most = self.lists = 0
+        self.stored: set[str] = set()
 
-    def request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    def must(self, method: str, path: str, headers: dict[str, str]) -> dict:
+        assert (method, path) == ("GET", "/api/v1/namespaces/ns/pods") and "Metadata" in headers["Accept"]
+        self.lists += 1
+        if self.lists == 2:
+            raise ClusterError("GET failed: too busy")
+        return {"items": [{"metadata": {"name": name}} for name in sorted(self.stored)]}
+
+    def _delete(self, name: str) -> tuple[int, bytes]:
+        if name in self._refuse and self.lists < 3:
+            raise ClusterError("DELETE failed: too busy")
+        if name != "stuck":
+            self.stored.discard(name)
+        return 200, b"{}"
+
+    def request(self, method: str, path: str, body: bytes | dict) -> tuple[int, bytes]:
+        if method == "DELETE":
+            assert isinstance(body, dict) and body["gracePeriodSeconds"] == 1
+            return self._delete(path.removeprefix("/api/v1/namespaces/ns/pods/"))
         assert (method, path) == ("POST", "/api/v1/namespaces/ns/pods")
+        assert isinstance(body, bytes)
         name = json.loads(body)["name"]
         if name in self._refuse:
             return 403, b"quota exceeded"
@@ -96,6 +115,19 @@ def test_a_flood_ends_at_its_deadline() -> None:
     server = Server(after_s=None)
     done = flood(server, server, "ns", bodies(*NAMES), in_flight=5, timeout_s=0.2)
     assert len(done.written) == 5
+
+
+def test_all_pods_are_removed_also_by_a_server_that_is_too_busy_at_times() -> None:
+    server = Server(refuse=frozenset(NAMES[:5]))
+    server.stored = set(NAMES)
+    assert remove(server, "ns", timeout_s=60) and server.stored == set()
+    assert server.lists >= 4  # one saw all, one failed, one saw the rest, one saw nothing
+
+
+def test_what_does_not_go_is_told_at_the_deadline() -> None:
+    server = Server()
+    server.stored = {"stuck", "a"}
+    assert not remove(server, "ns", timeout_s=0.3) and server.stored == {"stuck"}
 
 
 def test_every_pod_that_was_to_be_is_a_row() -> None:

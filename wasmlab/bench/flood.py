@@ -1,11 +1,12 @@
-"""Write many Pods over a few connections, all at once or so many at a time, and note when each one was asked for."""
+"""Write many Pods over a few connections, all at once or so many at a time, and remove them likewise."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from wasmlab.errors import ClusterError
 
 WRITERS = 4
 _LOOK_EVERY_S = 0.5
+_ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 class Written(NamedTuple):
@@ -98,7 +100,13 @@ def flood(
         finally:
             api.close()
 
-    threads = [threading.Thread(target=write, name="flood") for _ in range(max(1, min(writers, limit)))]
+    _together(write, max(1, min(writers, limit)), stop)
+    return done
+
+
+def _together(work: Callable[[], None], count: int, stop: threading.Event) -> None:
+    """Do the work in several threads and wait for them; if interrupted, tell them to stop, and wait for that."""
+    threads = [threading.Thread(target=work, name="flood") for _ in range(count)]
     try:
         for thread in threads:
             thread.start()
@@ -109,7 +117,6 @@ def flood(
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
-    return done
 
 
 def _write_one(api: Api, namespace: str, name: str, body: bytes, done: Flood) -> None:
@@ -124,3 +131,53 @@ def _write_one(api: Api, namespace: str, name: str, body: bytes, done: Flood) ->
         done.written[name] = Written(json.loads(data)["metadata"]["uid"], began, answered)
     else:
         done.errors.append(f"{status} {data[:200].decode(errors='replace')}")
+
+
+def remove(
+    api: Api, namespace: str, *, grace_s: int = 1, writers: int = WRITERS, timeout_s: float = 120.0
+) -> bool:
+    """Delete all Pods of a namespace and wait until they are gone; returns whether they are.
+
+    One by one over a few connections: the API server deletes a whole collection in one request and one after the other,
+    and a thousand Pods of a busy node outlast the request.
+
+    Parameters
+    ----------
+    grace_s : int
+        How long those that run may take to end.
+    timeout_s : float
+        Deadline of the whole.
+    """
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    body = {"kind": "DeleteOptions", "gracePeriodSeconds": grace_s}
+    deadline = time.monotonic() + timeout_s
+    asked: set[str] = set()
+    stop = threading.Event()
+    lock = threading.Lock()
+    names: list[str] = []
+
+    def delete() -> None:
+        try:
+            while not stop.is_set() and time.monotonic() < deadline:
+                with lock:
+                    if not names:
+                        return
+                    name = names.pop()
+                # What cannot be deleted now is listed again, and tried again.
+                with contextlib.suppress(ClusterError):
+                    status, _ = api.request("DELETE", f"{path}/{name}", body)
+                    if status < 300 or status == 404:
+                        asked.add(name)
+        finally:
+            api.close()
+
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ClusterError):
+            listed = api.must("GET", path, headers={"Accept": _ONLY_METADATA})["items"]
+            if not listed:
+                return True
+            names[:] = [name for one in listed if (name := one["metadata"]["name"]) not in asked]
+            stop.clear()
+            _together(delete, min(writers, len(names)), stop)
+        time.sleep(0.05)
+    return False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wasmlab.bench import memory
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.environment import now_utc
+from wasmlab.bench.flood import remove
 from wasmlab.bench.plan import Arm
 from wasmlab.bench.store import new_session
 from wasmlab.errors import NotReady, WasmlabError
@@ -139,7 +140,7 @@ class Lab:
             row = self.control.run(Arm("control", "native", "exec", "true"))
             self.rows.add(experiment, load, block, ("control", "native", "true"), **row)
 
-    def clear(self, timeout_s: float = 120.0) -> None:
+    def clear(self, timeout_s: float = 300.0) -> None:
         """Remove all Pods and wait until nothing of them runs: the next size starts from the same state.
 
         Raises
@@ -147,13 +148,12 @@ class Lab:
         NotReady
             If they do not go.
         """
-        path = f"/api/v1/namespaces/{self.pods.namespace}/pods"
-        self.pods.api.must("DELETE", path, {"kind": "DeleteOptions", "gracePeriodSeconds": 1})
         deadline = time.monotonic() + timeout_s
-        while self.pods.api.must("GET", f"{path}?limit=1")["items"] or self._running():
-            if time.monotonic() > deadline:
-                raise NotReady(f"the Pods of the measurement did not go within {timeout_s:g} s", events=[])
+        gone = remove(self.pods.api, self.pods.namespace, timeout_s=timeout_s)
+        while gone and self._running() and time.monotonic() < deadline:
             time.sleep(0.05)
+        if not gone or self._running():
+            raise NotReady(f"the Pods of the measurement did not go within {timeout_s:g} s", events=[])
 
     def _running(self) -> set[int]:
         return set(memory.running_workers(self.node.dir)) - self._others
