@@ -45,7 +45,7 @@ async def test_without_groups_the_engine_holds_memory_and_the_event_says_what_is
     groups.probe()
     assert not groups.available
     services: Any = Services(groups)
-    spec = await limits.applied(services, SPEC, POD, LIMITED, RUN)
+    spec = limits.applied(services, SPEC, POD, LIMITED, RUN)
     assert spec.cgroups == ()
     assert spec.data_bytes == (32 + 64) << 20
     ((reason, message),) = services.told
@@ -60,7 +60,7 @@ async def test_without_groups_the_engine_holds_memory_and_the_event_says_what_is
 
 async def test_a_container_that_asks_for_nothing_is_left_alone(tmp_path: Path) -> None:
     services: Any = Services(ContainerGroups("n", root=str(tmp_path)))
-    assert await limits.applied(services, SPEC, POD, {"name": "c"}, RUN) is SPEC
+    assert limits.applied(services, SPEC, POD, {"name": "c"}, RUN) is SPEC
     killed = Outcome(None, "killed")
     assert await settled(services, killed, end(137, "Error"), {"name": "c"}) == end(137, "Error")
     assert services.told == []
@@ -73,7 +73,7 @@ async def test_groups_are_made_found_again_and_swept(tmp_path: Path) -> None:
     if not groups.available:
         pytest.skip(f"no control groups here: {groups.why_not}")
     services: Any = Services(groups)
-    spec = await limits.applied(services, SPEC, POD, LIMITED, RUN)
+    spec = limits.applied(services, SPEC, POD, LIMITED, RUN)
     try:
         assert spec.cgroups
         assert all(Path(one).is_dir() for one in spec.cgroups)
@@ -89,7 +89,7 @@ async def test_groups_are_made_found_again_and_swept(tmp_path: Path) -> None:
         # Nobody was killed by the kernel in it: then it was somebody else's SIGKILL.
         assert await settled(services, killed, end(137, "Error")) == end(137, "Error")
         assert not Path(spec.cgroups[0]).exists()
-        await limits.applied(services, SPEC, POD, LIMITED, RUN)
+        limits.applied(services, SPEC, POD, LIMITED, RUN)
         again.sweep(set())
         assert not Path(spec.cgroups[0]).exists()
     finally:

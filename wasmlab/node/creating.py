@@ -86,7 +86,7 @@ async def _start(task: ContainerTask, run_id: RunId, spec: RunSpec, artifact: Pa
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(task.pod.directory, 0o700)
-            limited = await limits.applied(task.services, spec, task.pod.pod, task.spec, run_id)
+            limited = limits.applied(task.services, spec, task.pod.pod, task.spec, run_id)
             with stdin.given(task.spec, task.pod.directory) as fds:
                 return await task.services.runtime.start(
                     task.engine, run_id, limited, artifact, path, stdin=fds
