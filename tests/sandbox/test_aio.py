@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
@@ -368,6 +369,23 @@ async def test_full_disk_for_the_log_is_told_and_costs_no_outcome(connect, spec)
     assert outcome.exit_code == 0
     assert outcome.log_lost_bytes > 0
     assert "disk was full" in outcome.message
+
+
+async def test_a_log_that_the_disk_did_not_take_is_written_when_it_has_room(connect, spec, tmp_path):
+    sandbox = await connect()
+    path = tmp_path / "log"
+    run = await sandbox.start("late", spec("sleep", "1.0"), log_path=path)
+    await until(lambda: b"sleeping" in path.read_bytes())
+    _, hard = resource.prlimit(sandbox.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(sandbox.pid, resource.RLIMIT_FSIZE, (0, hard))  # as good as a full disk
+    outcome = await run.wait()
+    assert outcome.exit_code == 0
+    assert outcome.log_lost_bytes > 0
+    assert "the disk was full" in outcome.message
+    assert b"awake" not in path.read_bytes()
+    resource.prlimit(sandbox.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    await until(lambda: contents(path) == b"sleeping\nawake\n")
+    await until(lambda: "outcome" in records.read(tmp_path / "z" / "runs" / "late"))
 
 
 async def test_outcome_that_the_disk_refuses_is_kept_and_written_later(connect, spec, tmp_path):

@@ -139,7 +139,7 @@ class Outcome:
     max_rss_bytes : int
         Peak resident memory of the worker process, pages it shares with the zygote included.
     log_lost_bytes : int
-        Output that could not be written to the log (disk full).
+        Output that the disk had not taken when the outcome was told (it was full); it is written when there is room.
     cpu_s : float
         CPU time of the worker process, what it did before its run included.
     """

@@ -115,6 +115,11 @@ class LogPump:
         return bool(self._waiting)
 
     @property
+    def waiting_bytes(self) -> int:
+        """How much was read that the log file has not taken; more may be in the pipe."""
+        return len(self._waiting)
+
+    @property
     def pending(self) -> bool:
         """Whether a piece of a line waits for its end."""
         return self._format.pending

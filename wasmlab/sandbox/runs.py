@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmlab.engines.spec import Outcome, Span
 from wasmlab.engines.stdio import STDOUT, write_frame
+from wasmlab.sandbox.latelogs import LateLogs
 from wasmlab.sandbox.logs import LogPump
 from wasmlab.sandbox.pool import Pool, Worker
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from wasmlab.sandbox.records import Records
 
 _DISK_RETRY_S = 0.5
-# How long an ended run waits for a full disk to take the rest of its log before that is given up, and said so.
+# How long the end of a run waits for a full disk to take the rest of its log before it is told without (and says so).
 _LOG_PATIENCE_S = 3.0
 _PARTIAL_LINE_S = 0.2
 
@@ -85,6 +86,7 @@ class Runs:
         self.queue: collections.deque[Run] = collections.deque()
         # Outcomes that the disk has not taken yet.
         self.unwritten: dict[str, Outcome] = {}
+        self.late = LateLogs(loop)
         self.started_total = 0
         self._loop = loop
         self._records = records
@@ -114,7 +116,9 @@ class Runs:
         try:
             if request.get("log_path"):
                 if len(fds) > 2:
-                    raise ValueError(f"a run with a log takes stdin and its keeper, not {len(fds)} descriptors")
+                    raise ValueError(
+                        f"a run with a log takes stdin and its keeper, not {len(fds)} descriptors"
+                    )
                 run.pump = LogPump(request["log_path"])
             elif len(fds) != 3:
                 raise ValueError(f"a run needs a log_path or three descriptors, not {len(fds)}")
@@ -235,6 +239,7 @@ class Runs:
         for run_id, outcome in self.unwritten.items():
             with contextlib.suppress(OSError):
                 self._records.ended(run_id, outcome)
+        self.late.close()
 
     def _deadline(self, run: Run) -> None:
         if run.worker is not None:
@@ -256,7 +261,7 @@ class Runs:
         if run.status is None:
             return
         spans = [Span("reaped", run.t0, run.reaped_ns)]
-        lost = 0
+        late = 0
         pump = run.pump
         if pump is not None:
             while not pump.ended and not pump.blocked and pump.pump():
@@ -266,9 +271,12 @@ class Runs:
             self._loop.unwatch(pump.pipe)
             if pump.first_byte_ns is not None:
                 spans.append(Span("first_byte", run.t0, pump.first_byte_ns))
-            pump.close()
             run.pump = None
-            lost = pump.lost_bytes
+            late = pump.waiting_bytes
+            if late:
+                self.late.add(run.id, pump)
+            else:
+                pump.close()
         outcome = judge(
             status=run.status,
             result=run.result,
@@ -282,10 +290,10 @@ class Runs:
             cpu_s=run.cpu_s,
             spans=tuple(spans),
         )
-        if lost:
-            note = f"{lost} bytes of the log were lost: the disk was full"
+        if late:
+            note = f"the disk was full: {late} bytes of the log, or more, are written when it has room again"
             text = f"{outcome.message}; {note}" if outcome.message else note
-            outcome = replace(outcome, log_lost_bytes=lost, message=text)
+            outcome = replace(outcome, log_lost_bytes=late, message=text)
         self._finish(run, outcome)
 
     def _finish(self, run: Run, outcome: Outcome) -> None:

@@ -87,7 +87,7 @@ class Zygote:
                     pool.rehearsed = True
                     self._complete()
                     runs.rehearse()
-            if self.peers.connected or runs.by_id or runs.unwritten:
+            if self.peers.connected or runs.by_id or runs.unwritten or runs.late:
                 needed_at = time.monotonic()
             elif time.monotonic() - needed_at >= self.linger_s:
                 break
@@ -205,6 +205,7 @@ class Zygote:
             raise ValueError(f"the run {run_id} has not ended")
         if valid_id(run_id):
             self.runs.unwritten.pop(run_id, None)
+            self.runs.late.drop(run_id)
             self.records.forget(run_id)
         self._answer(peer, message, "forgotten", id=run_id)
 
