@@ -19,6 +19,7 @@ _SYSTEM = ("shim", "containerd", "notebooks/test_lab.py")
 _LONG = ("integration", "notebooks", "ui", "docs")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file together, so that its fixtures are made once, and those of path 2 in one process.
 

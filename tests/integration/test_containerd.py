@@ -133,10 +133,11 @@ def test_a_container_without_its_program_fails_and_says_so(
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_nothing_is_left_after_a_kill(
-    lab: Any, images: dict[str, str], tmp_path: Path, unique: Any, elsewhere: bool
+    lab: Any, images: dict[str, str], tmp_path_factory: Any, unique: Any, elsewhere: bool
 ) -> None:
     """SIGKILL to the process that runs the node, with pods running: the next start clears up, and so does `clean`."""
-    directory, name = tmp_path / "n", unique("stay")
+    # Sockets lie in it: its path must be short.
+    directory, name = tmp_path_factory.mktemp("k") / "n", unique("stay")
     script = textwrap.dedent(f"""
         import sys, time
         from wasmlab.cluster import Cluster
