@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from wasmlab.errors import PrerequisiteError
 from wasmlab.node import commands
 from wasmlab.node.config import NodeConfig
+from wasmlab.node.imagepolicy import GcPolicy
 from wasmlab.node.unitfile import unit
 
 
@@ -44,6 +45,7 @@ def test_the_unit_of_row_1(tmp_path: Path) -> None:
     assert service["RestartSec"] == "5s"
     assert service["Environment"] == "KUBECONFIG=/etc/w/kubeconfig"
     assert service["KillMode"] == "process"
+    assert service["Delegate"] == "cpu memory"
     assert Path(service["ExecStart"].split()[0]).is_absolute()
     assert "node run" in service["ExecStart"]
     assert "--bootstrap-kubeconfig /etc/w/boot" in service["ExecStart"]
@@ -84,6 +86,11 @@ def test_a_percent_sign_is_no_specifier() -> None:
     [
         ({"node_name": "Upper_Case"}, "cannot be a node's name"),
         ({"restart_semantics": "docker"}, "unknown restart semantics"),
+        ({"capacity": {"cpu": "lots"}}, "cannot have the capacity cpu=lots"),
+        ({"capacity": {"gpu": "1"}}, "cannot have the capacity gpu=1"),
+        ({"eviction_hard": "memory.available>1"}, "--eviction-hard"),
+        ({"image_gc": GcPolicy(80, 85)}, "until 85 %"),
+        ({"shutdown_grace_s": 1, "shutdown_grace_critical_s": 2}, "critical pods"),
         ({"engine": "v8"}, "no engine 'v8'"),
         ({"address": "localhost"}, "is not an IP address"),
         ({"labels": {"kubernetes.io/role": "x"}}, "NodeRestriction"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,32 @@ def test_an_update_is_one_swap_and_leaves_nothing_old(tmp_path: Path) -> None:
     assert held.read() == "1"  # who had it open keeps what it had
     held.close()
     assert not (root / before).exists()
+
+
+def test_a_reader_never_sees_half_of_an_update(tmp_path: Path) -> None:
+    root = tmp_path / "v"
+    put(root, a="0", b="0")
+    stop = threading.Event()
+    torn: list[tuple[str, str]] = []
+    seen: set[str] = set()
+
+    def read() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(FileNotFoundError):  # the directory that was current has just gone
+                current = root / os.readlink(root / "..data")
+                both = (current / "a").read_text(), (current / "b").read_text()
+                seen.add(both[0])
+                if both[0] != both[1]:
+                    torn.append(both)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(1, 200):
+        put(root, a=str(number), b=str(number))
+    stop.set()
+    reader.join(10)
+    assert torn == []
+    assert seen
 
 
 def test_what_is_the_same_is_not_touched(tmp_path: Path) -> None:

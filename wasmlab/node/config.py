@@ -147,6 +147,12 @@ class NodeConfig:
             raise PrerequisiteError(
                 f"--eviction-hard: {error}", remedy=f"as the kubelet's: {pressure.DEFAULT}"
             ) from None
+        if not 0 <= self.image_gc.low_percent < self.image_gc.high_percent <= 100:
+            raise PrerequisiteError(
+                f"modules cannot be removed from {self.image_gc.high_percent} % of the disk on until"
+                f" {self.image_gc.low_percent} %",
+                remedy="the low threshold is below the high one, both are percents",
+            )
         if not 0 <= self.shutdown_grace_critical_s <= self.shutdown_grace_s:
             raise PrerequisiteError(
                 "the grace period of critical pods is a part of the whole one",

@@ -22,7 +22,8 @@ def unit(command: Sequence[str], kubeconfig: Path, arguments: Sequence[str]) -> 
     Notes
     -----
     ``KillMode=process`` is what lets modules outlive a restart of the agent: systemd then ends only the agent, the
-    modules go on under their zygote, and the next agent finds them.
+    modules go on under their zygote, and the next agent finds them. ``Delegate`` lets the node hold containers' limits
+    in control groups of its own below the unit's.
     """
     line = shlex.join([*command, "node", "run", *arguments]).replace("%", "%%")
     return f"""\
@@ -39,6 +40,7 @@ ExecStart={line}
 Restart=on-failure
 RestartSec=5s
 KillMode=process
+Delegate=cpu memory
 
 [Install]
 WantedBy=multi-user.target
