@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 from aiohttp import web
 
 from tests.node.fakeapi import FakeApi, eventually, ok, status
@@ -158,3 +160,28 @@ async def test_a_consumer_that_fails_does_not_end_the_hearing() -> None:
 
         reflector.on_event = picky
         await eventually(lambda: ("ADDED", "good") in seen)
+
+
+async def test_an_api_server_that_moved_is_found_where_the_kubeconfig_says(tmp_path: Path) -> None:
+    script = Script([{"metadata": {"resourceVersion": "7"}, "items": [pod("a", 5)]}], [["hang"]])
+    async with following(script) as (reflector, seen):
+        await eventually(lambda: seen != [])
+        real = reflector.api.server
+        kubeconfig = tmp_path / "kubeconfig"
+        reflector.api.kubeconfig = kubeconfig
+        assert not reflector.api.follow()  # there is no such file: nothing to go by
+        reflector.api.server = "http://127.0.0.1:9"
+        reflector.version = None
+        lists = reflector.lists
+        content = {
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+            "clusters": [{"name": "k", "cluster": {"server": f"{real}/"}}],
+            "current-context": "c",
+        }
+        kubeconfig.write_text(yaml.safe_dump(content))
+        other = asyncio.create_task(reflector.run())  # the watch of the first one hangs
+        try:
+            await eventually(lambda: reflector.lists > lists)
+            assert reflector.api.server == real
+        finally:
+            other.cancel()

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+import yaml
 
 from wasmlab.errors import ClusterError, PrerequisiteError
 
@@ -168,6 +169,26 @@ class KubeApi:
         self._retired = [one for one in self._retired if one[0] >= now]
         self._retired += [(now + _WATCH_LIFE_S, one) for one in (self._session, self._watches)]
         self._session, self._watches = self._sessions()
+
+    def follow(self) -> bool:
+        """Go to where the kubeconfig says that the API server is now; whether that is elsewhere.
+
+        To be asked when nobody answers: a control plane may come back under another address, and whoever moved it (or
+        an administrator) has changed the file. Its credentials and authority are not looked at.
+        """
+        if self.kubeconfig is None:
+            return False
+        try:
+            content = yaml.safe_load(self.kubeconfig.read_text())
+            context = next(
+                c["context"] for c in content["contexts"] if c["name"] == content["current-context"]
+            )
+            cluster = next(c["cluster"] for c in content["clusters"] if c["name"] == context["cluster"])
+            server = str(cluster["server"]).rstrip("/")
+        except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration):
+            return False
+        moved, self.server = server != self.server, server
+        return moved
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -69,6 +69,8 @@ class Reflector:
                 if error.context["status"] != 410:
                     log.warning("watch refused; listing again", error=error.message)
             except ApiUnavailable as error:
+                if self.api.follow():
+                    log.info("the API server is elsewhere now", server=self.api.server)
                 if not complained and loop.time() - began < 1.0:
                     log.warning("no connection to the API server; trying on", error=error.message)
                     complained = True
@@ -76,7 +78,7 @@ class Reflector:
                 log.error("cannot follow pods; listing again", exc_info=error)
                 self.version = None
             if loop.time() - began > 10.0:
-                wait_s = _MIN_WAIT_S
+                wait_s, complained = _MIN_WAIT_S, False
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.5))
             wait_s = min(_MAX_WAIT_S, wait_s * 2)
 
