@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from wasmlab.bench import scale_fit
+from wasmlab.bench import scale_curves, scale_fit
 from wasmlab.errors import BenchmarkError
 
 SIZES = (10, 30, 100, 300, 1000)
@@ -95,6 +97,14 @@ def test_too_little_to_tell_is_said() -> None:
     assert few.knee is None and few.why_not == "3 sizes are too few to tell a knee" and few.p is None
     once = scale_fit.fit(*points(bent, blocks=1))
     assert once.knee is None and once.why_not == "5 points are too few to tell a knee"
+
+
+def test_two_points_claim_no_interval() -> None:
+    curve = scale_fit.fit([0, 10], [1, 2])
+    assert curve.slope.value == pytest.approx(0.1) and np.isnan([curve.slope.low, curve.slope.high]).all()
+    assert curve.as_dict()["slope"]["low"] is None
+    assert json.loads(json.dumps(curve.as_dict(), allow_nan=False))
+    assert scale_curves.cost(curve.slope, "MB") == "0.1 [?] MB"
 
 
 def test_exact_data_is_no_trouble() -> None:

@@ -151,6 +151,8 @@ def in_words(one: Curve, *, unit: str = "", factor: float = 1.0, each: str = " f
 def cost(slope: Interval, unit: str = "", factor: float = 1.0) -> str:
     """Return what one more costs, with its interval; what may as well be nothing is not given three digits."""
     value, low, high = (one * factor for one in (slope.value, slope.low, slope.high))
+    if low != low:
+        return f"{value:.3g} [?] {unit}".rstrip()  # two points have no interval
     known = "no sure change" if low <= 0 <= high else f"{value:.3g}"
     return f"{known} [{low:.3g}, {high:.3g}] {unit}".rstrip()
 

@@ -47,7 +47,7 @@ class Curve:
     intercept : float
         Cost at size 0, in the unit of y.
     slope : Interval
-        Cost of one more, up to the knee if there is one.
+        Cost of one more, up to the knee if there is one; through two points its ends are NaN.
     knee : Interval or None
         The size at which the slope changes.
     slope_after : Interval or None
@@ -85,8 +85,14 @@ class Curve:
         return value
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
+        """Return it for JSON; an end of an interval that nobody knows is None."""
+
+        def known(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: known(one) for key, one in value.items()}
+            return None if isinstance(value, float) and value != value else value
+
+        return known(asdict(self))
 
 
 def fit(
@@ -143,6 +149,9 @@ def fit(
     coefficients = line.solve(y / scale)
     draws = line.solve(_again(line, y / scale, resamples, generator))
     slope = _interval(coefficients[1], draws[1], x.size)
+    if x.size == 2:
+        # A line through two points has no residuals: nobody knows how sure it is.
+        slope = Interval(slope.value, np.nan, np.nan, 2)
     return Curve(float(coefficients[0]), slope, None, None, reason, p, **measured)
 
 
