@@ -71,13 +71,14 @@ def engine_ratios(results: Results, *, value: str = "total_ns", base: str = "was
         If no two engines ran the same.
     """
     every = found.between_engines(results.frame, value, base=base)
-    engines = list(dict.fromkeys(one.above.engine for one in every))
+    found_engines = {one.above.engine for one in every}
+    engines = [name for name in ENGINE_COLORS if name in found_engines]
     several = len(engines) > 1
     title = f"over {base}" if several else ""
     return _figure(
         results,
         [(title, every)],
-        f"{' and '.join(engines)} beside {base}",
+        f"{', '.join(engines[:-2] + [' and '.join(engines[-2:])])} beside {base}",
         lambda one: (
             f"{_PATHS[one.above.path]}, {one.above.mode}, {one.above.workload}"
             + (f", {one.above.engine}" if several else "")
@@ -153,6 +154,6 @@ def _forest(axis: Axes, ratios: Sequence[Ratio], label: Callable[[Ratio], str]) 
         axis.set_xlim(low / 1.15, high * 1.15)
     else:
         axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        margin = 0.05 * (high - low)
+        margin = 0.05 * (high - low) or 0.05
         axis.set_xlim(low - margin, high + margin)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

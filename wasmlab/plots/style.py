@@ -11,7 +11,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart with every common kind of color blindness, and in gray.
-ENGINE_COLORS = {"wasmtime": "#0072B2", "wasmer": "#D55E00", "runc": "#009E73", "native": "#7A7A7A"}
+# A variant of an engine has a lighter or darker relative of its color.
+ENGINE_COLORS = {
+    "wasmtime": "#0072B2",
+    "wasmtime-winch": "#56B4E9",
+    "wasmer": "#D55E00",
+    "wasmer-native": "#8C3D00",
+    "wasmer-singlepass": "#E69F00",
+    "wasmer-sdk": "#CC79A7",
+    "runc": "#009E73",
+    "native": "#7A7A7A",
+}
 
 INK, PALE, GRID = "#222222", "#6B6B6B", "#E3E3E3"
 # What was not measured just now says so in a color of its own.

@@ -44,7 +44,16 @@ def _rank(*order: str) -> Callable[[str], int]:
 _RANKS: dict[str, Callable[[str], int]] = {
     "path": _rank("node", "containerd", "local", "control"),
     "mode": _rank("cold", "cached", "warm", "exec"),
-    "engine": _rank("wasmtime", "wasmer", "runc", "native"),
+    "engine": _rank(
+        "wasmtime",
+        "wasmtime-winch",
+        "wasmer",
+        "wasmer-native",
+        "wasmer-singlepass",
+        "wasmer-sdk",
+        "runc",
+        "native",
+    ),  # fmt: skip
 }
 
 
