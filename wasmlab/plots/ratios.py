@@ -78,7 +78,7 @@ def engine_ratios(results: Results, *, value: str = "total_ns", base: str = "was
     return _figure(
         results,
         [(title, every)],
-        f"{', '.join(engines[:-2] + [' and '.join(engines[-2:])])} beside {base}",
+        f"{', '.join([*engines[:-2], ' and '.join(engines[-2:])])} beside {base}",
         lambda one: (
             f"{_PATHS[one.above.path]}, {one.above.mode}, {one.above.workload}"
             + (f", {one.above.engine}" if several else "")

@@ -53,7 +53,7 @@ _RANKS: dict[str, Callable[[str], int]] = {
         "wasmer-sdk",
         "runc",
         "native",
-    ),  # fmt: skip
+    ),
 }
 
 
