@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from wasmlab.engines.base import GuestResult
 from wasmlab.errors import InvalidModule, Unsupported
 
 if TYPE_CHECKING:
+    from wasmlab.engines.base import GuestResult
     from wasmlab.engines.laps import Laps
     from wasmlab.engines.stdio import Stdio
 
@@ -30,8 +30,8 @@ def trapped(laps: Laps, kind: str, reason: str, used_bytes: int, limit_bytes: in
     """Return the result of a guest that trapped with `used_bytes` of memory."""
     if kind != "out_of_fuel" and limit_bytes is not None and used_bytes >= _NEARLY_ALL * limit_bytes:
         text = f"out of memory: {used_bytes} of {limit_bytes} bytes were in use when the guest gave up ({reason})"
-        return GuestResult(None, "out_of_memory", text, tuple(laps.spans))
-    return GuestResult(None, kind, reason, tuple(laps.spans))
+        return laps.ended(None, "out_of_memory", text)
+    return laps.ended(None, kind, reason)
 
 
 def hand_over(stdio: Stdio) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from wasmlab.engines.base import GuestResult
 from wasmlab.engines.spec import Span
 
 
@@ -27,3 +28,7 @@ class Laps:
         now = time.monotonic_ns()
         self.spans.append(Span(phase, self._at, now))
         self._at = now
+
+    def ended(self, exit_code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
+        """Return the result of a run that ended so, with its phases."""
+        return GuestResult(exit_code, trap, message, tuple(self.spans))

@@ -236,7 +236,6 @@ class WasmerEngine:
     async def _run(self, artifact: Path, spec: RunSpec, stdio: Stdio, cold: bool, laps: Laps) -> GuestResult:
         import wasmer_sdk
 
-        spans = laps.spans
         with open(spec.module if cold else artifact, "rb") as stream:
             wasm = stream.read()
         if cold and spec.memory_bytes is not None:
@@ -245,7 +244,7 @@ class WasmerEngine:
             laps("read")
         if spec.memory_bytes is not None and (needed := initial_bytes(wasm)) > spec.memory_bytes:
             text = f"the module needs {needed} bytes to start, its limit is {spec.memory_bytes}"
-            return GuestResult(None, "out_of_memory", text, tuple(spans))
+            return laps.ended(None, "out_of_memory", text)
         client = self._client
         if client is None or cold or artifact.parent != (self._root or Path()).parent:
             # A cold run gets a cache of its own, which is empty.
@@ -283,7 +282,7 @@ class WasmerEngine:
                 feeder.cancel()
             laps("run")
             code, message = exit_code_of(output.exit_code)
-            return GuestResult(code, None, message, tuple(spans))
+            return laps.ended(code, None, message)
         except wasmer_sdk.WasmerError as error:
             laps("run")
             kind, text = _reason(str(error))
@@ -296,7 +295,7 @@ class WasmerEngine:
             ):
                 text = f"out of memory: about {grown} of {spec.memory_bytes} bytes were in use ({text})"
                 kind = "out_of_memory"
-            return GuestResult(None, kind, text, tuple(spans))
+            return laps.ended(None, kind, text)
 
 
 # What else the SDK's texts mean, besides wasmer's trap messages.

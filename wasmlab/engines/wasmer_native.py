@@ -165,9 +165,6 @@ class WasmerNativeEngine:
         assert engine is not None, "prepare() comes first"
         hand_over(stdio)
 
-        def ended(code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
-            return GuestResult(code, trap, message, tuple(laps.spans))
-
         try:
             if cold:
                 with open(spec.module, "rb") as stream:
@@ -180,9 +177,9 @@ class WasmerNativeEngine:
                 module = engine.deserialize_file(os.fspath(artifact), unchecked=True)
             laps("load")
         except InvalidModule as error:
-            return ended(None, "invalid_module", error.message)
+            return laps.ended(None, "invalid_module", error.message)
         except binding.WasmerError as error:
-            return ended(None, "invalid_module", f"cannot load the compiled module: {error}")
+            return laps.ended(None, "invalid_module", f"cannot load the compiled module: {error}")
 
         if before_guest is not None:
             before_guest()
@@ -197,15 +194,15 @@ class WasmerNativeEngine:
                 **_streams(stdio),
             )
         except binding.MemoryLimitError as error:
-            return ended(None, "out_of_memory", f"the module needs more memory to start: {error}")
+            return laps.ended(None, "out_of_memory", f"the module needs more memory to start: {error}")
         except binding.LinkError as error:
-            return ended(None, "link", str(error))
+            return laps.ended(None, "link", str(error))
         except binding.Trap as error:
-            return ended(None, error.kind, f"wasm trap: {error}")
+            return laps.ended(None, error.kind, f"wasm trap: {error}")
         except binding.Exit as leave:
             laps("instantiate")
             code, message = exit_code_of(leave.code)
-            return ended(code, None, message)
+            return laps.ended(code, None, message)
         laps("instantiate")
         try:
             raw = instance.run()
@@ -214,7 +211,7 @@ class WasmerNativeEngine:
             return trapped(laps, error.kind, f"wasm trap: {error}", instance.memory_bytes, spec.memory_bytes)
         laps("run")
         code, message = exit_code_of(raw)
-        return ended(code, None, message)
+        return laps.ended(code, None, message)
 
 
 def _streams(stdio: Stdio) -> dict[str, Any]:

@@ -214,9 +214,6 @@ class WasmtimeEngine:
 
         laps = Laps()
 
-        def ended(code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
-            return GuestResult(code, trap, message, tuple(laps.spans))
-
         if spec.fuel is not None:
             self._count_fuel()
         engine, linker = self._engine, self._linker
@@ -242,9 +239,9 @@ class WasmtimeEngine:
                 module = wasmtime.Module.deserialize_file(engine, str(artifact))
             laps("load")
         except InvalidModule as error:
-            return ended(None, "invalid_module", error.message)
+            return laps.ended(None, "invalid_module", error.message)
         except wasmtime.WasmtimeError as error:
-            return ended(None, "invalid_module", f"cannot load the compiled module: {error}")
+            return laps.ended(None, "invalid_module", f"cannot load the compiled module: {error}")
 
         if before_guest is not None:
             before_guest()
@@ -258,11 +255,11 @@ class WasmtimeEngine:
             return trapped(laps, *_reason(error), 0, spec.memory_bytes)
         except _ProcExit as leave:
             laps("instantiate")
-            return ended(*_left(leave))
+            return laps.ended(*_left(leave))
         except wasmtime.WasmtimeError as error:
-            return ended(None, *_not_instantiated(error))
+            return laps.ended(None, *_not_instantiated(error))
         if not isinstance(start_function, wasmtime.Func):
-            return ended(None, "link", NO_START)
+            return laps.ended(None, "link", NO_START)
         laps("instantiate")
         left: tuple[int, None, str] = (0, None, "")
         try:
@@ -276,9 +273,9 @@ class WasmtimeEngine:
             return trapped(laps, *_reason(error), used, spec.memory_bytes)
         except wasmtime.WasmtimeError as error:
             laps("run")
-            return ended(None, "failed", f"wasmtime failed: {error}")
+            return laps.ended(None, "failed", f"wasmtime failed: {error}")
         laps("run")
-        return ended(*left)
+        return laps.ended(*left)
 
     def _count_fuel(self) -> None:
         """Change to an engine that counts, for code that does; made here, since hardly any run wants it."""
@@ -324,9 +321,6 @@ class WasmtimeEngine:
         import wasmtime
         from wasmtime import component
 
-        def ended(code: int | None, trap: str | None = None, message: str = "") -> GuestResult:
-            return GuestResult(code, trap, message, tuple(laps.spans))
-
         engine = self._engine
         assert engine is not None
         try:
@@ -335,7 +329,7 @@ class WasmtimeEngine:
             else:
                 loaded = component.Component.deserialize(engine, code)
         except wasmtime.WasmtimeError as error:
-            return ended(None, "invalid_module", f"cannot load the compiled component: {error}")
+            return laps.ended(None, "invalid_module", f"cannot load the compiled component: {error}")
         laps("load")
         if self._component_linker is None:
             self.complete()
@@ -348,7 +342,7 @@ class WasmtimeEngine:
         try:
             instance = linker.instantiate(store, loaded)
         except wasmtime.WasmtimeError as error:
-            return ended(None, *_not_instantiated(error))
+            return laps.ended(None, *_not_instantiated(error))
         run = None
         for minor in range(9, -1, -1):  # the newest 0.2.x that it exports
             interface = instance.get_export_index(store, f"wasi:cli/run@0.2.{minor}")
@@ -356,7 +350,9 @@ class WasmtimeEngine:
                 run = instance.get_func(store, instance.get_export_index(store, "run", interface) or "run")
                 break
         if run is None:
-            return ended(None, "link", "the component does not export wasi:cli/run@0.2: it is not a command")
+            return laps.ended(
+                None, "link", "the component does not export wasi:cli/run@0.2: it is not a command"
+            )
         laps("instantiate")
         message = ""
         try:
@@ -373,9 +369,9 @@ class WasmtimeEngine:
             _, mark, reason = str(error).rpartition("wasm trap: ")
             kind = (trap_kind(reason) or "trap") if mark else "failed"
             text = f"wasm trap: {' '.join(reason.split())}" if mark else f"wasmtime failed: {error}"
-            return ended(None, kind, text)
+            return laps.ended(None, kind, text)
         laps("run")
-        return ended(code_left, None, message)
+        return laps.ended(code_left, None, message)
 
 
 def _linker(engine: wasmtime.Engine) -> wasmtime.Linker:
