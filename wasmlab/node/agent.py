@@ -45,6 +45,7 @@ _MAX_HOLD_S = 1.0
 _COUNT_EVERY_S = 0.02
 _LOADED = 16
 _PROBE_S = 10.0
+_SHUTDOWN_SLACK_S = 5.0  # for SIGKILL and the last statuses
 
 
 class NodeAgent:
@@ -241,10 +242,17 @@ class NodeAgent:
         self, node: registration.Registration, manager: PodManager, services: Services
     ) -> None:
         """The node ends with its pods (``--shutdown-grace-period``)."""
-        log.info("the node is shutting down", grace_s=self.config.shutdown_grace_s)
+        grace_s, critical_s = self.config.shutdown_grace_s, self.config.shutdown_grace_critical_s
+        log.info("the node is shutting down", grace_s=grace_s)
         services.account.shutting_down = True
-        await node.leave("node is shutting down")
-        await manager.shut_down(self.config.shutdown_grace_s, self.config.shutdown_grace_critical_s)
+        try:
+            # An API server that does not answer keeps neither the pods nor this agent from ending.
+            async with asyncio.timeout(grace_s + _SHUTDOWN_SLACK_S):
+                await asyncio.gather(
+                    node.leave("node is shutting down"), manager.shut_down(grace_s, critical_s)
+                )
+        except TimeoutError:
+            log.warning("not all that ended could be reported")
 
     async def _close(
         self,

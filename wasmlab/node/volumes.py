@@ -6,6 +6,10 @@ tokens are renewed at 80 % of their life. emptyDir is a directory there; with ``
 this agent may mount (else a directory on disk, and an event says so). Its ``sizeLimit`` is the tmpfs's size, or watched
 every `watch_s`; a pod that exceeds it is evicted. hostPath is the host's path. Anything else is refused.
 
+Read-only is enforced by the engine, in the module's process; wasmer's SDK, which has no host directories, gives the
+guest a copy of a read-only one (its writes reach nobody, and changes do not reach it) and cannot give it a writable
+one: such a container waits with CreateContainerConfigError. Owners and groups (``fsGroup``) mean nothing to a module.
+
 References
 ----------
 ``k8s.io/kubernetes/pkg/kubelet/volumemanager``, ``pkg/volume/emptydir/empty_dir.go`` (size of a memory volume),
