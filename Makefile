@@ -17,7 +17,8 @@ lab: kube containerd ## Run the whole lab: execute the notebooks into reports/
 	$(BIN)/wasmlab lab --out reports $(ARGS)
 
 test: kube containerd containerd2 browser ## Run every test
-	$(BIN)/python -m pytest -n $(AT_ONCE) --dist loadgroup $(ARGS)
+	@base=$$(mktemp -d "$${TMPDIR:-/tmp}/wl.XXXXXX") && $(BIN)/python -m pytest --basetemp "$$base/t" \
+	  -n $(AT_ONCE) --dist loadscope --no-loadscope-reorder $(ARGS) && rm -rf --one-file-system "$$base"
 
 bench: kube containerd containerd2 ## Measure every figure that the README shows
 	@$(BIN)/python -m wasmlab.engines.native_build --if-possible >/dev/null

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,18 +20,26 @@ _SYSTEM = ("shim", "containerd", "notebooks/test_lab.py")
 _LONG = ("integration", "notebooks", "ui", "docs")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, so that its fixtures are made once, and those of path 2 in one process.
+def _group(nodeid: str) -> str:
+    path = nodeid.partition("::")[0]
+    return "system" if any(word in path for word in _SYSTEM) else path
 
-    The longest go first: they would otherwise be waited for at the end, by one process alone.
-    """
-    groups = {}
-    for item in items:
-        path = item.path.relative_to(ROOT / "tests")
-        groups[item] = "system" if any(word in str(path) for word in _SYSTEM) else str(path)
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: (groups[item] != "system", item.path.parent.name not in _LONG))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest tests go first: they would otherwise be waited for at the end, by one process alone."""
+    items.sort(key=lambda item: (_group(item.nodeid) != "system", item.path.parent.name not in _LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file together, so that its fixtures are made once, and those of path 2 in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
