@@ -30,7 +30,7 @@ from wasmlab.oci import Client
 # Whoever waits in here has deadlines of his own; this one is a net below them.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-PODS = int(os.environ.get("WASMLAB_FAULT_PODS", "130"))
+PODS = int(os.environ.get("WASMLAB_FAULT_PODS", "120"))
 SEED = os.environ.get("WASMLAB_FAULT_SEED", "20261124")
 PODS_PATH = "/api/v1/namespaces/default/pods"
 _PER_ROUND = 9
