@@ -6,6 +6,7 @@ import pytest
 
 from tests.bench import synthetic_scale
 from wasmlab.bench import scale_curves
+from wasmlab.bench.scale_rows import Rows
 from wasmlab.bench.store import COLUMNS, Results
 
 
@@ -55,6 +56,18 @@ def test_throughput_saturates_at_the_cores(curves) -> None:
         one = curves[f"concurrency {path} {engine}, per_second"]
         assert 1.8 <= one.knee.value <= 2.6
         assert one.slope_after.low <= 0.02 * one.slope.value
+
+
+def test_throughput_is_that_of_the_time_when_all_were_in_flight() -> None:
+    # Two in flight, each takes a second; the last one takes five, and nobody waits for it any more.
+    rows = Rows("x")
+    for begun, took in ((0, 1), (0, 1), (1, 1), (1, 1), (2, 1), (2, 5)):
+        rows.add(
+            "concurrency", 2, 0, ("local", "wasmtime", "hello"), begun_ns=begun * 10**9, total_ns=took * 10**9
+        )
+    (point,) = scale_curves.in_flight(Results(rows.rows).frame).to_dict("records")
+    assert point["per_second"] == pytest.approx(2.0) and point["seconds"] == pytest.approx(7.0)
+    assert point["latency_ms"] == pytest.approx(1000)
 
 
 def test_a_burst_that_lost_a_pod_is_no_point(results) -> None:

@@ -39,7 +39,8 @@ def in_flight(frame: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``path, engine, block, load, seconds, per_second, latency_ms, p95_ms, failed``.
+        ``path, engine, block, load, seconds, per_second`` (while all N were in flight) ``, latency_ms, p95_ms,
+        failed``.
     """
     return _levels(frame, "concurrency", ("path", "engine", "block", "load"), None)
 
@@ -82,16 +83,19 @@ def _levels(frame: pd.DataFrame, experiment: str, by: Sequence[str], path: str |
     for key, group in own.groupby(list(by), sort=False):
         row = dict(zip(by, key, strict=True))
         failed = int((~group["ok"].astype(bool)).sum())
-        ends = (group["begun_ns"] + group["total_ns"]).astype(float)
-        seconds = np.nan if failed else (ends.max() - group["begun_ns"].astype(float).min()) * 1e-9
+        begun = group["begun_ns"].astype(float)
+        ends = begun + group["total_ns"].astype(float)
+        ended, took = len(group), (ends.max() - begun.min()) * 1e-9
+        row |= {"load": int(row["load"]), "block": int(row["block"])}
+        row["seconds"] = np.nan if failed else took
+        if experiment == "concurrency" and len(group) > row["load"]:
+            # Until the last one was asked for, N were in flight; behind it they become fewer. Each but the first N was
+            # asked for because one had ended.
+            ended, took = len(group) - row["load"], (begun.max() - begun.min()) * 1e-9
         times = group.loc[group["ok"], "total_ns"].dropna().astype(float) * 1e-6
-        row |= {"load": int(row["load"]), "block": int(row["block"]), "seconds": seconds}
-        row |= {
-            "per_second": len(group) / seconds,
-            "latency_ms": times.median(),
-            "p95_ms": times.quantile(0.95),
-        }
-        rows.append({**row, "failed": failed})
+        row["per_second"] = np.nan if failed or not took > 0 else ended / took
+        row |= {"latency_ms": times.median(), "p95_ms": times.quantile(0.95), "failed": failed}
+        rows.append(row)
     return pd.DataFrame(rows, columns=[*by, *_LEVEL])
 
 
