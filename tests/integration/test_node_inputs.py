@@ -178,6 +178,8 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
         },
         {"name": "scratch", "emptyDir": {}},
         {"name": "host", "hostPath": {"path": str(host), "type": "Directory"}},
+        {"name": "file", "hostPath": {"path": str(host / "f"), "type": "File"}},
+        {"name": "made", "hostPath": {"path": str(tmp_path / "made/here"), "type": "DirectoryOrCreate"}},
         {"name": "none", "configMap": {"name": "none", "optional": True}},
     ]
     mounts = [
@@ -190,12 +192,22 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
         {"name": "host", "mountPath": "/host", "readOnly": True},
         {"name": "all", "mountPath": "/etc/app.conf", "subPath": "conf"},
         {"name": "none", "mountPath": "/none"},
+        {"name": "file", "mountPath": "/one/f"},
+        {"name": "made", "mountPath": "/made"},
     ]
     token = "/var/run/secrets/kubernetes.io/serviceaccount"
     args = [
         *("cat:/cm/dir/k", "cat:/sec/pw", "cat:/all/conf", "cat:/etc/app.conf", "ls:/none", "cat:/host/f"),
         *("cat:/down/labels", f"cat:{token}/namespace", f"cat:{token}/token", f"cat:{token}/ca.crt"),
-        *("write:/logs/l=1", "ls:/scratch", "write:/host/new=1", "write:/sec/pw=1", "write:/cm/x=1"),
+        *(
+            "write:/one/f=changed",
+            "write:/made/x=1",
+            "write:/logs/l=1",
+            "ls:/scratch",
+            "write:/host/new=1",
+            "write:/sec/pw=1",
+            "write:/cm/x=1",
+        ),
         *("wait:/cm/dir/k=two", 'wait:/down/labels=app="b"', "cat:/etc/app.conf", "sleep:60"),
     ]
     pod = lab.pod(
@@ -228,6 +240,8 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
     for refused in ("write:/host/new", "write:/sec/pw", "write:/cm/x"):
         assert got[refused].startswith("! "), refused
     assert list(host.iterdir()) == [host / "f"]
+    assert (host / "f").read_text() == "changed"  # it is the file itself, where it may be written
+    assert (tmp_path / "made/here/x").read_text() == "1"
     assert got["wait:/cm/dir/k"] == "two"
     assert got["wait:/down/labels"] == 'app="b"'
     assert got["cat:/etc/app.conf"] == "a=1"  # a subPath does not follow
