@@ -57,7 +57,7 @@ def scale_burst(results: Results) -> Figure:
         right.set_ylabel("Pods per second")
         right.set_ylim(bottom=0)
         _legend(figure, left, "each more Pod of a burst costs")
-        heading(figure, "How a burst grows", results, None, what=_what(points, "hello, one node"))
+        heading(figure, "How a burst grows", results, None, what=_what(points, "hello, one node", results))
     return figure
 
 
@@ -98,7 +98,11 @@ def scale_density(results: Results) -> Figure:
         for axis, title in ((left, "each more live Pod takes"), (right, "each more live Pod adds")):
             _legend_below(axis, title)
         heading(
-            figure, "How dense a node can be", results, None, what=_what(points, "sleeping Pods, one node")
+            figure,
+            "How dense a node can be",
+            results,
+            None,
+            what=_what(points, "sleeping Pods, one node", results),
         )
     return figure
 
@@ -136,7 +140,7 @@ def scale_concurrency(results: Results) -> Figure:
             below.set_xlabel("runs in flight" if "sandbox" in title else "Pods in flight")
         grid[0][0].set_ylabel("runs per second")
         grid[1][0].set_ylabel("milliseconds per run (median)")
-        heading(figure, "How much at a time", results, None, what=_what(points, "hello"))
+        heading(figure, "How much at a time", results, None, what=_what(points, "hello", results))
     return figure
 
 
@@ -254,6 +258,11 @@ def _wrapped(label: str, width: int = 58) -> str:
     return "\n".join(textwrap.wrap(label, width, subsequent_indent="  "))
 
 
-def _what(points: pd.DataFrame, what: str) -> str:
+def _what(points: pd.DataFrame, what: str, results: Results) -> str:
     blocks = points["block"].nunique() // max(1, points["engine"].nunique() if "path" not in points else 1)
-    return f"{what}, {blocks} block{'' if blocks == 1 else 's'}, a dot each"
+    # Which binding of an engine: they differ as much as engines do.
+    versions = results.environment.get("engines") or {}
+    named = [
+        f"{name} {versions[name]}" for name in ENGINE_COLORS if name in set(points["engine"]) & set(versions)
+    ]
+    return ", ".join([what, f"{blocks} block{'' if blocks == 1 else 's'} (a dot each)", *named])
