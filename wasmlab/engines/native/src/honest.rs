@@ -8,33 +8,39 @@ use wasmer::{AsStoreMut, Extern, Function, FunctionEnv, FunctionEnvMut, Imports,
 use wasmer_wasix::WasiEnv;
 use wasmer_wasix::wasmer_wasix_types::wasi::Filetype;
 
-/// (function, where in its answer the file type is): `__wasi_fdstat_t`, `__wasi_filestat_t`.
-const ANSWERS: [(&str, u64); 2] = [("fd_fdstat_get", 0), ("fd_filestat_get", 16)];
 const PREVIEW1: &str = "wasi_snapshot_preview1";
+const UNSTABLE: &str = "wasi_unstable";
 /// `__wasi_subscription_t`: its size, and where its tag and the timeout of a clock are.
 const SUBSCRIPTION: (u64, u64, u64) = (48, 8, 24);
 const CLOCK: u8 = 0;
 type Poll = TypedFunction<(i32, i32, i32, i32), i32>;
 
-const VERSIONS: [&str; 2] = [PREVIEW1, "wasi_unstable"];
+/// Where the file type is in `__wasi_fdstat_t` and in `__wasi_filestat_t`.
+const FDSTAT_TYPE: u64 = 0;
+const FILESTAT_TYPE: u64 = 16;
 
-/// Let the guest see what its streams 0 to 2 really are.
-pub fn tell_filetypes(
+/// Put the function `name` right that the guest imports from `version` of WASI, if it is one of those. `streams` is what
+/// its descriptors 0 to 2 really are.
+pub fn mend(
     imports: &mut Imports,
     store: &mut impl AsStoreMut,
     env: &FunctionEnv<WasiEnv>,
+    version: &str,
+    name: &str,
     streams: [Filetype; 3],
 ) {
-    for version in VERSIONS {
-        for (name, offset) in ANSWERS {
-            let Some(Extern::Function(original)) = imports.get_export(version, name) else { continue };
-            let Ok(original) = original.typed::<(i32, i32), i32>(store) else { continue };
-            let honest = move |mut context: FunctionEnvMut<'_, WasiEnv>, fd: i32, at: i32| {
-                answer(&mut context, &original, fd, at, offset, streams)
-            };
-            imports.define(version, name, Function::new_typed_with_env(store, env, honest));
-        }
-    }
+    let offset = match (version, name) {
+        (PREVIEW1 | UNSTABLE, "fd_fdstat_get") => FDSTAT_TYPE,
+        (PREVIEW1 | UNSTABLE, "fd_filestat_get") => FILESTAT_TYPE,
+        (PREVIEW1, "poll_oneoff") => return end_timeouts_of_zero(imports, store, env),
+        _ => return,
+    };
+    let Some(Extern::Function(original)) = imports.get_export(version, name) else { return };
+    let Ok(original) = original.typed::<(i32, i32), i32>(store) else { return };
+    let honest = move |mut context: FunctionEnvMut<'_, WasiEnv>, fd: i32, at: i32| {
+        answer(&mut context, &original, fd, at, offset, streams)
+    };
+    imports.define(version, name, Function::new_typed_with_env(store, env, honest));
 }
 
 fn answer(
@@ -56,7 +62,7 @@ fn answer(
 }
 
 /// Let a timeout of no time be over at once.
-pub fn end_timeouts_of_zero(imports: &mut Imports, store: &mut impl AsStoreMut, env: &FunctionEnv<WasiEnv>) {
+fn end_timeouts_of_zero(imports: &mut Imports, store: &mut impl AsStoreMut, env: &FunctionEnv<WasiEnv>) {
     let Some(Extern::Function(original)) = imports.get_export(PREVIEW1, "poll_oneoff") else { return };
     let Ok(original) = original.typed::<(i32, i32, i32, i32), i32>(store) else { return };
     let honest = move |mut context: FunctionEnvMut<'_, WasiEnv>, subscriptions, events, count, seen| {
