@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from wasmlab import engines
-from wasmlab.bench import figures
+from wasmlab.bench import figures, planned
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.environment import fingerprint
 from wasmlab.bench.phases import ENGINE_PHASES, declared, waterfall
-from wasmlab.bench.plan import Arm, Plan, cross
+from wasmlab.bench.plan import CONTROLS, Arm, Plan, cross
 from wasmlab.bench.pods import PodExecutor
 from wasmlab.bench.runner import carry_out
+from wasmlab.bench.stopping import Stopping
 from wasmlab.cluster import Cluster
 from wasmlab.modules import workloads
 
@@ -43,6 +44,18 @@ def test_every_pod_succeeded_with_the_right_log(results) -> None:
     assert results.environment["kubernetes"].startswith("v1.")
 
 
+def test_a_plan_is_carried_out_in_a_lab_that_runs_and_leaves_it_running(lab) -> None:
+    cluster, _ = lab
+    arms = (Arm("node", "wasmtime", "warm", "hello"), Arm("local", "wasmtime", "warm", "hello"), *CONTROLS)
+    plan = Plan(arms, 9, seed=2, stopping=Stopping(max_runs=8))
+    results = planned.measure(plan, lab=cluster.state.root)
+    assert results.failures == []
+    assert results.plan["stopped"]["because"] == "runs" and results.plan["stopped"]["blocks"] == 2
+    assert results.environment["kubernetes"].startswith("v1.")
+    assert {row["path"] for row in results.rows} == {"node", "local", "control"}
+    assert cluster.status()["versions"]["kubernetes"]
+
+
 def test_every_moment_is_there_and_in_causal_order(results) -> None:
     for row in results.rows:
         if row["path"] != "node":
@@ -58,7 +71,9 @@ def test_every_moment_is_there_and_in_causal_order(results) -> None:
         assert 0 < row["first_byte_ns"] <= row["total_ns"] == row["status_observed_ns"]
         hidden = engines.get(row["engine"]).capabilities.hidden_phases
         told = {name for name in ENGINE_PHASES if row.get(f"{name}_ns") is not None}
-        assert told == set(declared("warm", hidden)), "in every mode the Pod's own run is one of compiled code"
+        assert told == set(declared("warm", hidden)), (
+            "in every mode the Pod's own run is one of compiled code"
+        )
         stages = waterfall(row)
         assert sum(stage.duration_ns for stage in stages) == row["total_ns"]
 
