@@ -99,6 +99,29 @@ def test_too_little_to_tell_is_said() -> None:
     assert once.knee is None and once.why_not == "5 points are too few to tell a knee"
 
 
+def test_blocks_may_begin_where_they_like() -> None:
+    dice = np.random.default_rng(7)
+    x = np.tile([0.0, 10, 25, 50, 100, 150, 200], 4)
+    block = np.repeat(range(4), 7)
+    base = np.array([300.0, 420, 380, 600])[block]
+    y = (base + 0.5 * x) * dice.lognormal(0, 0.004, x.size)
+    apart = scale_fit.fit(x, y, groups=block.tolist())
+    assert apart.slope.value == pytest.approx(0.5, rel=0.05) and apart.slope.high - apart.slope.low < 0.06
+    assert apart.intercept == pytest.approx(425, rel=0.02) and apart.knee is None
+    together = scale_fit.fit(x, y)
+    assert together.slope.high - together.slope.low > 5 * (apart.slope.high - apart.slope.low)
+    # A block of one size each would explain everything: then there is one intercept.
+    assert scale_fit.fit([1, 2, 3], [1, 2, 3], groups=[1, 2, 3]).slope.value == pytest.approx(1)
+
+
+def test_a_knee_is_found_within_blocks_too() -> None:
+    x, y = points(bent, noise=0)
+    block = np.repeat(range(4), 5)
+    curve = scale_fit.fit(x, y + np.array([0.0, 0.2, 0.1, 0.3])[block], groups=block.tolist())
+    assert curve.knee is not None and curve.knee.value == pytest.approx(100)
+    assert curve.intercept == pytest.approx(0.3, rel=0.01)
+
+
 def test_two_points_claim_no_interval() -> None:
     curve = scale_fit.fit([0, 10], [1, 2])
     assert curve.slope.value == pytest.approx(0.1) and np.isnan([curve.slope.low, curve.slope.high]).all()

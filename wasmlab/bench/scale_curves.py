@@ -109,10 +109,12 @@ def curve(points: pd.DataFrame, cost: str, size: str = "load") -> Curve | None:
     cost, size : str
         Its columns; points without a value are left out.
     """
-    known = points[[size, cost]].dropna().astype(float)
+    known = points[[size, cost, "block"]].dropna().astype(float)
     known = known[known[cost] > 0]
+    # What a process has not given back since the block before is not this block's.
+    blocks = known["block"].tolist() if cost.endswith("_mb") else None
     try:
-        return fit(known[size].to_numpy(), known[cost].to_numpy())
+        return fit(known[size].to_numpy(), known[cost].to_numpy(), groups=blocks)
     except BenchmarkError:
         return None
 

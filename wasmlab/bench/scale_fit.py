@@ -20,7 +20,7 @@ Hansen: Sample splitting and threshold estimation, Econometrica 68, 2000 (the bo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,12 @@ class Curve:
 
 
 def fit(
-    sizes: Sequence[float], costs: Sequence[float], *, resamples: int = RESAMPLES, seed: int = SEED
+    sizes: Sequence[float],
+    costs: Sequence[float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> Curve:
     """Fit a line, or two with a knee if the points demand it.
 
@@ -106,6 +111,9 @@ def fit(
         N of each point; several points of one size are repetitions.
     costs : sequence of float
         What it cost, in any unit; positive.
+    groups : sequence, optional
+        Which points share an intercept of their own: memory, say, of which a process keeps some from block to block.
+        The curve's intercept is the mean of theirs.
 
     Returns
     -------
@@ -131,28 +139,39 @@ def fit(
         )
     scale = np.array([np.median(y[x == one]) for one in x])
     generator = np.random.default_rng(seed)
-    line = _Model(x, scale, None)
+    own = _intercepts(x, groups)
+    line = _Model(x, scale, None, own)
     measured: dict[str, Any] = {
         "smallest": float(distinct[0]),
         "largest": float(distinct[-1]),
         "n": int(x.size),
     }
-    reason = _too_little(distinct.size, x.size)
+    reason = _too_little(distinct.size, x.size - (own.shape[1] - 1))
     p: float | None = None
     if not reason:
-        bent = [_Model(x, scale, knee) for knee in _candidates(distinct)]
+        bent = [_Model(x, scale, knee, own) for knee in _candidates(distinct)]
         knee, p = _test(line, bent, y / scale, resamples, generator)
         best = bent[knee]
         if p <= ALPHA and best.bend(y / scale) > MATERIAL:
             return _with_knee(bent, best, y / scale, resamples, generator, p, measured)
         reason = f"no knee found up to {distinct[-1]:,.10g}"
-    coefficients = line.solve(y / scale)
-    draws = line.solve(_again(line, y / scale, resamples, generator))
-    slope = _interval(coefficients[1], draws[1], x.size)
-    if x.size == 2:
+    intercept, value, _ = line.solve(y / scale)
+    _, draws, _ = line.solve(_again(line, y / scale, resamples, generator))
+    slope = _interval(float(value), draws, x.size)
+    if x.size <= line.design.shape[1]:
         # A line through two points has no residuals: nobody knows how sure it is.
-        slope = Interval(slope.value, np.nan, np.nan, 2)
-    return Curve(float(coefficients[0]), slope, None, None, reason, p, **measured)
+        slope = Interval(slope.value, np.nan, np.nan, x.size)
+    return Curve(float(intercept), slope, None, None, reason, p, **measured)
+
+
+def _intercepts(x: np.ndarray, groups: Sequence[Hashable] | None) -> np.ndarray:
+    """Return one column per group, 1 where a point belongs to it; a single one if groups would explain the slope."""
+    import numpy as np
+
+    names, place = np.unique([str(one) for one in groups or ()], return_inverse=True)
+    if not any(np.unique(x[place == one]).size > 1 for one in range(names.size)):
+        return np.ones((x.size, 1))
+    return np.eye(names.size)[place]
 
 
 def _too_little(sizes: int, points: int) -> str:
@@ -176,20 +195,23 @@ def _candidates(distinct: np.ndarray) -> np.ndarray:
 class _Model:
     """A weighted least squares fit that is solved for many samples at once; its design is factored only once."""
 
-    def __init__(self, x: np.ndarray, scale: np.ndarray, knee: float | None) -> None:
+    def __init__(self, x: np.ndarray, scale: np.ndarray, knee: float | None, intercepts: np.ndarray) -> None:
         import numpy as np
 
-        columns = [np.ones_like(x), x] + ([] if knee is None else [np.maximum(0, x - knee)])
+        columns = [intercepts, x[:, None]] + ([] if knee is None else [np.maximum(0, x - knee)[:, None]])
         self.knee = knee
-        self.design = np.stack(columns, axis=1) / scale[:, None]
+        self.design = np.concatenate(columns, axis=1) / scale[:, None]
+        self._intercepts = intercepts.shape[1]
         self._largest = float(x.max())
         self._q, self._r = np.linalg.qr(self.design)
 
-    def solve(self, samples: np.ndarray) -> np.ndarray:
-        """Return the coefficients, one column per sample."""
+    def solve(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return intercept (the mean of all), slope, and its change at the knee, of every sample."""
         import numpy as np
 
-        return np.linalg.solve(self._r, self._q.T @ samples)
+        found = np.linalg.solve(self._r, self._q.T @ samples)
+        intercept, slope = found[: self._intercepts].mean(axis=0), found[self._intercepts]
+        return intercept, slope, np.zeros_like(slope) if self.knee is None else found[self._intercepts + 1]
 
     def fitted(self, samples: np.ndarray) -> np.ndarray:
         """Return the model's values."""
@@ -253,12 +275,12 @@ def _with_knee(
     which = np.stack([model.left(samples) for model in bent]).argmin(axis=0)
     knees = np.array([bent[one].knee for one in which], float)
     # Of each sample the coefficients at its own best knee: the slopes' intervals know that the knee is a guess.
-    draws = np.stack([bent[one].solve(samples[:, column]) for column, one in enumerate(which)], axis=1)
-    intercept, slope, change = best.solve(sample)
+    draws = np.array([bent[one].solve(samples[:, column]) for column, one in enumerate(which)]).T
+    intercept, slope, change = (float(one) for one in best.solve(sample))
     n = sample.size
     assert best.knee is not None
     return Curve(
-        float(intercept),
+        intercept,
         _interval(slope, draws[1], n),
         _interval(best.knee, knees, n),
         _interval(slope + change, draws[1] + draws[2], n),
