@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DIRECTORY = Path("data/recorded")
+# What tells which engine starts faster: a program that does nothing else, and a large one.
+_STARTING = ("hello", "boolector", "python")
 _BLOCK = re.compile(r"(<!-- (recorded|generated):(\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
@@ -111,6 +113,10 @@ def pictures() -> dict[Path, str]:
 
     return {
         DIRECTORY / "cold_start.svg": svg(lambda: plots.cold_start(load_recorded())),
+        DIRECTORY / "engine_ratios.svg": svg(
+            lambda: plots.engine_ratios(load_recorded(), workloads=_STARTING)
+        ),
+        DIRECTORY / "control_ratios.svg": svg(lambda: plots.control_ratios(load_recorded("paths"))),
         DIRECTORY / "where_time_goes.svg": svg(lambda: plots.where_time_goes(load_recorded("paths"))),
     }
 

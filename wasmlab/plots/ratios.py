@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -62,15 +62,30 @@ def control_ratios(results: Results, *, value: str = "total_ns", workload: str =
     )
 
 
-def engine_ratios(results: Results, *, value: str = "total_ns", base: str = "wasmtime") -> Figure:
+def engine_ratios(
+    results: Results,
+    *,
+    value: str = "total_ns",
+    base: str = "wasmtime",
+    workloads: Collection[str] | None = None,
+) -> Figure:
     """Draw how many times as long other engines take as `base`, for everything that both ran.
+
+    Parameters
+    ----------
+    workloads : collection of str, optional
+        Only these.
 
     Raises
     ------
     BenchmarkError
         If no two engines ran the same.
     """
-    every = found.between_engines(results.frame, value, base=base)
+    every = [
+        one
+        for one in found.between_engines(results.frame, value, base=base)
+        if workloads is None or one.above.workload in workloads
+    ]
     found_engines = {one.above.engine for one in every}
     engines = [name for name in ENGINE_COLORS if name in found_engines]
     several = len(engines) > 1
