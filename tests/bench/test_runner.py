@@ -199,9 +199,9 @@ def test_durations_for_people() -> None:
 
 
 def test_controls_really_run() -> None:
-    results = carry_out(Plan(CONTROLS, 3), {"control": ControlExecutor()}, ENVIRONMENT, quiet=True)
+    results = carry_out(Plan(CONTROLS, 5), {"control": ControlExecutor()}, ENVIRONMENT, quiet=True)
     assert not results.failures
-    by_name = {name: group["total_ns"].median() for name, group in results.frame.groupby("workload")}
+    by_name = {name: group["total_ns"].min() for name, group in results.frame.groupby("workload")}
     # An interpreter takes longer to start than /bin/true, on any machine and under any load.
     assert by_name["python"] > by_name["true"] > 10_000
     assert results.frame.query("workload == 'python'")["first_byte_ns"].notna().all()
@@ -211,9 +211,10 @@ def test_controls_leak_no_descriptors() -> None:
     executor = ControlExecutor()
     executor.run(CONTROLS[0])
     before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
+    for _ in range(20):
         executor.run(CONTROLS[0])
-    assert len(os.listdir("/proc/self/fd")) == before
+    # One that leaked would leave twenty; what else lives in this process may open or close a few of its own.
+    assert len(os.listdir("/proc/self/fd")) < before + 10
     with pytest.raises(BenchmarkError, match="no control"):
         executor.run(Arm("control", "native", "exec", "false"))
 

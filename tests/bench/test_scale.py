@@ -113,7 +113,7 @@ def test_a_refusal_does_not_take_a_place_in_flight() -> None:
 
 def test_a_flood_ends_at_its_deadline() -> None:
     server = Server(after_s=None)
-    done = flood(server, server, "ns", bodies(*NAMES), in_flight=5, timeout_s=0.2)
+    done = flood(server, server, "ns", bodies(*NAMES), in_flight=5, timeout_s=2.0)
     assert len(done.written) == 5
 
 
@@ -127,7 +127,7 @@ def test_all_pods_are_removed_also_by_a_server_that_is_too_busy_at_times() -> No
 def test_what_does_not_go_is_told_at_the_deadline() -> None:
     server = Server()
     server.stored = {"stuck", "a"}
-    assert not remove(server, "ns", timeout_s=0.3) and server.stored == {"stuck"}
+    assert not remove(server, "ns", timeout_s=3.0) and server.stored == {"stuck"}
 
 
 def test_every_pod_that_was_to_be_is_a_row() -> None:

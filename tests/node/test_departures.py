@@ -78,7 +78,7 @@ async def test_a_node_that_ends_takes_its_critical_pods_last(bench: Any) -> None
         await eventually(lambda: len(b.runtime.runs) == 2)
         usual, last = b.runtime.runs["usual.c.0"], b.runtime.runs["critical.c.0"]
         usual.stubborn = True
-        ending = asyncio.create_task(b.manager.shut_down(4.0, 2.0))
+        ending = asyncio.create_task(b.manager.shut_down(40.0, 20.0))
         await eventually(lambda: signal.SIGTERM in usual.signals)
         assert last.signals == []
         usual.end(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import threading
 import time
 from pathlib import Path
@@ -363,7 +364,7 @@ def test_many_at_once_none_lost(sandbox, spec):
 
 def test_workers_are_confined(sandbox, spec, helpers):
     reader, writer = os.pipe()
-    guest = spec("ticker", "1500", "2", deadline_s=20.0)
+    guest = spec("ticker", "60000", "2", deadline_s=100.0)  # long enough to be looked at; killed in the end
     thread = threading.Thread(target=lambda: sandbox.run(guest, stdout=writer))
     thread.start()
     # A worker confines itself before its guest runs, not at once when it is forked.
@@ -381,7 +382,8 @@ def test_workers_are_confined(sandbox, spec, helpers):
     assert "WASMLAB_TEST" not in Path(f"/proc/{zygote}/environ").read_text()
     with open(f"/proc/{pid}/status") as stream:
         assert "NoNewPrivs:\t1\n" in stream.read()
-    thread.join(20)
+    os.kill(pid, signal.SIGKILL)
+    thread.join(60)
     os.close(reader)
     os.close(writer)
 
