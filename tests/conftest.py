@@ -18,6 +18,7 @@ pytest_plugins = ["tests.plugins.cluster"] if (ROOT / "tests/plugins/cluster.py"
 # Tests that make the machine's own things (mounts, bridges, cgroups): one process runs them all, one after the other.
 _SYSTEM = ("shim", "containerd", "notebooks/test_lab.py")
 _LONG = ("integration", "notebooks", "ui", "docs")
+_INTEGRATION_S = 300
 
 
 def _group(nodeid: str) -> str:
@@ -28,6 +29,10 @@ def _group(nodeid: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the longest tests go first: they would otherwise be waited for at the end, by one process alone."""
     items.sort(key=lambda item: (_group(item.nodeid) != "system", item.path.parent.name not in _LONG))
+    for item in items:
+        # The first of them starts a cluster, and each waits with deadlines of its own: this is a net below them.
+        if item.get_closest_marker("integration") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_INTEGRATION_S))
 
 
 @pytest.hookimpl(optionalhook=True)
