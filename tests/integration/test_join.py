@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shutil
 import signal
@@ -39,8 +40,8 @@ def join(tmp_path: Path, cluster: Any) -> Iterator[Start]:
     yield start
     for name, child in started:
         child.send_signal(signal.SIGTERM)
-        child.wait(20)
-        processes.end(processes.sandboxes_under(tmp_path / name), 10)
+        child.wait(60)
+        processes.end(processes.sandboxes_under(tmp_path / name), 30)
         cluster.rest.delete({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
 
 
@@ -83,7 +84,10 @@ def test_an_administrators_kubeconfig_is_enough(
     directory = tmp_path / name
     assert not (directory / "bootstrap.kubeconfig").exists()
     admin = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
-    own = [path.read_text(errors="replace") for path in directory.rglob("*") if path.is_file()]
+    own = []
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # its agent is at work
+            own += [path.read_text(errors="replace")] if path.is_file() else []
     assert any("client-certificate-data" in text for text in own)
     for secret in ("client-key-data", "client-certificate-data"):
         assert not any(admin[secret] in text for text in own)

@@ -40,7 +40,7 @@ def until_condition(lab: NodeLab, kind: str, status: str, **said: str) -> dict[s
         agrees = found.get("status") == status and all(text in found[key] for key, text in said.items())
         return found if agrees else None
 
-    return until(f"{kind} is {status} {said}", probe, 30)
+    return until(f"{kind} is {status} {said}", probe, 60)
 
 
 def output(lab: NodeLab, name: str) -> str:
@@ -65,7 +65,7 @@ def test_a_stated_capacity(lab: NodeLab) -> None:
 
 def test_modules_that_nobody_uses_go_and_those_in_use_stay(lab: NodeLab, unique: Name) -> None:
     used, unused = unique("used"), unique("unused")
-    lab.apply(used, push(lab.cluster, "sleep", repository=used), args=["60"])
+    lab.apply(used, push(lab.cluster, "sleep", repository=used), args=["600"])
     lab.running(used)
     lab.run(unused, push(lab.cluster, "hello", repository=unused))
     blobs = lab.node.dir / "modules" / "blobs" / "sha256"
@@ -75,7 +75,7 @@ def test_modules_that_nobody_uses_go_and_those_in_use_stay(lab: NodeLab, unique:
     again = unique("again")
     assert lab.run(again, f"{lab.cluster.registry}/{unused}:v1")["status"]["phase"] == "Succeeded"
     lab.cluster.delete(lab.get(used))
-    lab.cluster.wait_gone(used)
+    lab.cluster.wait_gone(used, timeout_s=60)
 
 
 def test_a_node_whose_sandbox_does_not_work_is_not_ready(lab: NodeLab, unique: Name) -> None:
@@ -105,13 +105,13 @@ def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: N
     lab.apply(
         mine,
         push(lab.cluster, "probe"),
-        args=["wait:/cm/k=one", "wait:/cm/k=two", "sleep:60"],
+        args=["wait:/cm/k=one", "wait:/cm/k=two", "sleep:600"],
         container={"volumeMounts": [{"name": "cm", "mountPath": "/cm"}]},
         spec={"volumes": [{"name": "cm", "configMap": {"name": mine}}]},
     )
     until("it has seen the first", lambda: "one" in output(lab, mine))
-    node.args = (*node.args, "--eviction-hard", "memory.available<1000Gi", "--shutdown-grace-period", "4")
-    node.args = (*node.args, "--shutdown-grace-period-critical-pods", "2")
+    node.args = (*node.args, "--eviction-hard", "memory.available<1000Gi", "--shutdown-grace-period", "40")
+    node.args = (*node.args, "--shutdown-grace-period-critical-pods", "20")
     node.restart(60)
     said = until_condition(lab, "MemoryPressure", "True")
     assert said["reason"] == "KubeletHasInsufficientMemory"
@@ -123,7 +123,7 @@ def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: N
     until("the controller has tainted it", lambda: "node.kubernetes.io/memory-pressure" in taints(lab))
 
     def bound(name: str, **options: Any) -> str:
-        pod = lab.pod(name, image, args=["60"], **options)
+        pod = lab.pod(name, image, args=["600"], **options)
         pod["spec"]["nodeName"] = node.name  # past the scheduler, which keeps pods from such a node
         lab.cluster.apply(pod)
         return name
@@ -131,12 +131,17 @@ def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: N
     lasting = {"resources": {"requests": {"cpu": "10m"}}}
     kept = bound(unique("kept"), container=lasting)
     critical = bound(unique("critical"), spec={"priorityClassName": "system-node-critical"})
-    status = lab.cluster.wait_pod(bound(unique("besteffort")))["status"]
+    status = lab.cluster.wait_pod(bound(unique("besteffort")), timeout_s=60)["status"]
     assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
     assert status["message"] == "Pod was rejected: The node had condition: [MemoryPressure]. "
     lab.running(kept)
     lab.running(critical)
-    node.stop_agent()  # SIGTERM
+    # As the machine's shutdown does it, and with more patience than `stop_agent` has.
+    agent = node.process
+    assert agent is not None
+    agent.signal(signal.SIGTERM)
+    until("the agent has ended", lambda: not agent.alive, 100)
+    node.stop_agent()
     for name in (mine, kept, critical):
         pod = lab.get(name)
         assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "Terminated")

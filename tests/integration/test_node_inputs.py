@@ -98,12 +98,14 @@ def test_every_source_of_variables(lab: NodeLab, probe: str, unique: Name) -> No
         "URL": {"value": "https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)/$(P_color)$(NOT)"},
     }
     upper = service.replace("-", "_").upper()
+
     # The node hears of the Service by its watch, some moment after the API server took it.
-    for _ in range(10):
+    def heard() -> bool:
         first = unique("linked")
         lab.run(first, probe, args=[f"env:{upper}_SERVICE_HOST"])
-        if said(lab, first)[f"env:{upper}_SERVICE_HOST"] != "(none)":
-            break
+        return said(lab, first)[f"env:{upper}_SERVICE_HOST"] != "(none)"
+
+    until("the node has heard of the Service", heard)
     asked = [*variables, "P_color", "P_size", f"{upper}_SERVICE_PORT_WEB", f"{upper}_PORT_81_TCP_PROTO"]
     pod = lab.pod(
         name,
@@ -121,7 +123,7 @@ def test_every_source_of_variables(lab: NodeLab, probe: str, unique: Name) -> No
     pod["metadata"]["labels"] = {"app.example/x": "front"}
     pod["metadata"]["annotations"] = {"note": "to self"}
     lab.cluster.apply(pod)
-    done = lab.cluster.wait_pod(name)
+    done = lab.cluster.wait_pod(name, timeout_s=60)
     got = {key.removeprefix("env:"): value for key, value in said(lab, name).items()}
     assert done["status"]["phase"] == "Succeeded"
     assert got["NODE"] == "inputs"
@@ -208,7 +210,7 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
             "write:/sec/pw=1",
             "write:/cm/x=1",
         ),
-        *("wait:/cm/dir/k=two", 'wait:/down/labels=app="b"', "cat:/etc/app.conf", "sleep:60"),
+        *("wait:/cm/dir/k=two", 'wait:/down/labels=app="b"', "cat:/etc/app.conf", "sleep:600"),
     ]
     pod = lab.pod(
         name,
@@ -219,7 +221,7 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
     )
     pod["metadata"]["labels"] = {"app": "a"}
     uid = lab.cluster.apply(pod)[0]["metadata"]["uid"]
-    until("the first look", lambda: "write:/cm/x" in said(lab, name), 40)
+    until("the first look", lambda: "write:/cm/x" in said(lab, name))
     files = lab.node.dir / "pods" / uid / "volumes"
     assert stat.S_IMODE((files / "sec" / "pw").stat().st_mode) == 0o600
     assert stat.S_IMODE((files / "cm" / "dir" / "k").stat().st_mode) == 0o440
@@ -229,7 +231,7 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
     patch = {"metadata": {"labels": {"app": "b"}}}
     path = f"/api/v1/namespaces/default/pods/{name}"
     rest.call("PATCH", path, body=patch, content_type="application/merge-patch+json")
-    until("it has seen both", lambda: "wait:/down/labels" in said(lab, name), 40)
+    until("it has seen both", lambda: "wait:/down/labels" in said(lab, name))
     got = said(lab, name)
     assert (got["cat:/cm/dir/k"], got["cat:/sec/pw"], got["cat:/all/conf"]) == ("one", "hunter2", "a=1")
     assert all(one.startswith("..") for one in got["ls:/none"].split())
@@ -258,7 +260,7 @@ def test_volumes_that_the_api_fills_and_how_they_follow(
     assert user["username"] == "system:serviceaccount:default:default"
     assert user["extra"]["authentication.kubernetes.io/pod-uid"] == [uid]
     lab.cluster.delete(pod)
-    lab.cluster.wait_gone(name)
+    lab.cluster.wait_gone(name, timeout_s=60)
     until("its files are gone", lambda: not files.parent.exists())
     assert (host / "f").exists()
 
@@ -293,7 +295,7 @@ def test_a_volume_that_is_missing_is_waited_for(lab: NodeLab, probe: str, unique
     assert lab.event(name, "FailedMount") == message
     assert lab.waiting(name, "ContainerCreating") == message
     lab.cluster.apply(secret(name, k="here"))
-    assert lab.cluster.wait_pod(name)["status"]["phase"] == "Succeeded"
+    assert lab.cluster.wait_pod(name, timeout_s=60)["status"]["phase"] == "Succeeded"
     assert said(lab, name)["cat:/v/k"] == "here"
 
 
@@ -304,7 +306,7 @@ def test_a_volume_that_is_not_supported_is_said_to_be(lab: NodeLab, probe: str, 
     lab.apply(name, probe, container=container, spec=spec)
     assert "type nfs is not supported" in lab.event(name, "FailedMount")
     lab.cluster.delete(lab.get(name))
-    lab.cluster.wait_gone(name)
+    lab.cluster.wait_gone(name, timeout_s=60)
 
 
 def need_mounts(path: Path) -> None:
@@ -321,7 +323,7 @@ def test_a_volume_in_memory_has_its_size(lab: NodeLab, probe: str, unique: Name,
     lab.apply(
         name,
         probe,
-        args=["fill:/t/x=4", "write:/t/y=1", "sleep:60"],
+        args=["fill:/t/x=4", "write:/t/y=1", "sleep:600"],
         container={"volumeMounts": [{"name": "t", "mountPath": "/t"}]},
         spec={"volumes": [{"name": "t", "emptyDir": {"medium": "Memory", "sizeLimit": "2Mi"}}]},
     )
@@ -330,7 +332,7 @@ def test_a_volume_in_memory_has_its_size(lab: NodeLab, probe: str, unique: Name,
     root = lab.node.dir / "pods" / lab.get(name)["metadata"]["uid"] / "volumes" / "t"
     assert os.path.ismount(root)
     lab.cluster.delete(lab.get(name))
-    lab.cluster.wait_gone(name)
+    lab.cluster.wait_gone(name, timeout_s=60)
     until("it is unmounted and gone", lambda: not root.parent.parent.exists())
 
 
@@ -339,11 +341,11 @@ def test_a_pod_that_takes_more_than_its_size_limit_is_evicted(lab: NodeLab, prob
     lab.apply(
         name,
         probe,
-        args=["fill:/t/x=4", "sleep:60"],
+        args=["fill:/t/x=4", "sleep:600"],
         container={"volumeMounts": [{"name": "t", "mountPath": "/t"}]},
         spec={"volumes": [{"name": "t", "emptyDir": {"sizeLimit": "1Mi"}}]},
     )
-    status = lab.cluster.wait_pod(name)["status"]
+    status = lab.cluster.wait_pod(name, timeout_s=60)["status"]
     assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
     assert status["message"] == 'Usage of EmptyDir volume "t" exceeds the limit "1Mi". '
     assert "exceeds the limit" in lab.event(name, "Evicted")
@@ -369,7 +371,7 @@ def test_a_guest_that_the_kernel_kills_for_memory_is_oom_killed(
     pod = lab.run(
         name,
         probe,
-        args=["eat:100", "fill:/t/x=64", "sleep:60"],
+        args=["eat:100", "fill:/t/x=64", "sleep:600"],
         container={
             "volumeMounts": [{"name": "t", "mountPath": "/t"}],
             "resources": {"limits": {"memory": "32Mi"}},
@@ -402,7 +404,7 @@ def test_a_cpu_limit_holds(lab: NodeLab, probe: str, unique: Name) -> None:
     # Burstable, without a request for memory: nearly the first to go when memory runs out.
     assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "999"
     lab.cluster.delete(lab.get(name))
-    lab.cluster.wait_gone(name)
+    lab.cluster.wait_gone(name, timeout_s=60)
     until("its group is gone", lambda: not groups_of(lab, uid))
 
 
@@ -411,7 +413,7 @@ def test_a_pod_that_does_not_fit_is_rejected(lab: NodeLab, probe: str, unique: N
     pod = lab.pod(name, probe, container={"resources": {"requests": {"cpu": "1000"}}})
     pod["spec"]["nodeName"] = lab.node.name  # past the scheduler, which would keep it
     lab.cluster.apply(pod)
-    status = lab.cluster.wait_pod(name)["status"]
+    status = lab.cluster.wait_pod(name, timeout_s=60)["status"]
     assert (status["phase"], status["reason"]) == ("Failed", "OutOfcpu")
     assert "requested: 1000000" in status["message"]
     assert "capacity" in lab.event(name, "OutOfcpu")
@@ -452,7 +454,7 @@ def test_one_pull_for_many_pods_with_the_accounts_secret(lab: NodeLab, unique: N
         for one in names:
             lab.apply(one, image, spec={"serviceAccountName": name})
         for one in names:
-            assert lab.cluster.wait_pod(one)["status"]["phase"] == "Succeeded"
+            assert lab.cluster.wait_pod(one, timeout_s=60)["status"]["phase"] == "Succeeded"
         layer = next(digest for digest, data in registry.blobs.items() if len(data) > 100)
         assert registry.count("GET", f"/blobs/{layer}") == 1
         told = {one: until(f"{one} tells of its module", lambda one=one: pulled(lab, one)) for one in names}

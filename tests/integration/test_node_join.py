@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,11 @@ def manual(cluster: Any) -> Iterator[dict[str, Any]]:
     )
     try:
         until("the request appears", lambda: cluster.csr_state("manual-tls") == "Pending")
-        time.sleep(1.0)
+        asks = "kubectl certificate approve manual-tls"
+        until("it says what it waits for", lambda: asks in handle.log.read_text())
         before = {"node": cluster.node("manual"), "log": handle.log.read_text()}
         cluster.kubectl("certificate", "approve", "manual-tls")
-        handle.wait_ready(20, approve=False)
+        handle.wait_ready(60, approve=False)
         yield {"handle": handle, "before": before}
     finally:
         retire(cluster, handle)
@@ -117,7 +117,7 @@ def test_a_restart_uses_the_same_certificates(cluster: Any, manual: dict[str, An
     port = cluster.node("manual")["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
     handle.stop_agent()
     handle.start()
-    handle.wait_ready(20, approve=False)
+    handle.wait_ready(60, approve=False)
     after = {
         c["metadata"]["name"]
         for c in cluster.rest.get("/apis/certificates.k8s.io/v1/certificatesigningrequests")["items"]

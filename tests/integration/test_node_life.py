@@ -58,7 +58,7 @@ def silence() -> Iterator[int]:
 
 def ask(*args: str, **more: Any) -> Json:
     """A probe that runs the module with these arguments."""
-    return {"exec": {"command": list(args)}, "periodSeconds": 1, "timeoutSeconds": 10, **more}
+    return {"exec": {"command": list(args)}, "periodSeconds": 1, "timeoutSeconds": 30, **more}
 
 
 def hook(*args: str) -> Json:
@@ -83,6 +83,8 @@ class World:
             {
                 "containers": list(containers),
                 "volumes": [{"name": "v", "hostPath": {"path": str(self.root / name)}}],
+                # Most of them end at once by SIGTERM; on a busy machine that and a hook take their time.
+                "terminationGracePeriodSeconds": 30,
                 **spec,
             }
         )
@@ -133,7 +135,7 @@ class World:
             body={"metadata": {"finalizers": None}},
             content_type="application/merge-patch+json",
         )
-        self.lab.cluster.wait_gone(name)
+        self.lab.cluster.wait_gone(name, timeout_s=60)
         return ended
 
 
@@ -192,18 +194,19 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
                 },
                 "periodSeconds": 1,
                 "failureThreshold": 1,
-                "timeoutSeconds": 10,
+                "timeoutSeconds": 30,
             },
         ),
     )
+    often = {"periodSeconds": 1, "timeoutSeconds": 30}
     w.pod(
         "tcp",
-        c(FOREVER, readinessProbe={"tcpSocket": {"port": silence}, "periodSeconds": 1}),
-        c(FOREVER, name="up", readinessProbe={"tcpSocket": {"port": answers}, "periodSeconds": 1}),
+        c(FOREVER, readinessProbe={"tcpSocket": {"port": silence}, **often}),
+        c(FOREVER, name="up", readinessProbe={"tcpSocket": {"port": answers}, **often}),
     )
     w.pod(
         "never-starts",
-        c(FOREVER, startupProbe=ask("need:/v/up", failureThreshold=1, terminationGracePeriodSeconds=1)),
+        c(FOREVER, startupProbe=ask("need:/v/up", failureThreshold=1, terminationGracePeriodSeconds=20)),
     )
     w.pod(
         "post-start",
@@ -431,7 +434,7 @@ def test_a_grace_period_can_be_shortened(world: World) -> None:
     world.lab.cluster.delete(pod)
     world.lab.event("pre-stop-long", "Killing")
     world.lab.cluster.delete(pod, grace_s=1)
-    world.lab.cluster.wait_gone("pre-stop-long")
+    world.lab.cluster.wait_gone("pre-stop-long", timeout_s=60)
 
 
 # ---- ends ----
@@ -465,6 +468,7 @@ def test_termination_messages(world: World) -> None:
 def test_restart_rules_and_policies_of_containers(world: World) -> None:
     world.put("rules", "begin")
     until("it restarts", lambda: world.status("rules").get("restartCount", 0) >= 1)
+    until("the other ended", lambda: "terminated" in world.status("rules", "other")["state"])
     assert world.status("rules", "other")["state"]["terminated"]["exitCode"] == 9
     assert world.status("rules", "other")["restartCount"] == 0
     world.put("rules", "go")
@@ -472,9 +476,10 @@ def test_restart_rules_and_policies_of_containers(world: World) -> None:
     assert pod["status"]["phase"] == "Failed", "the other one has failed"
     assert world.status("rules")["state"]["terminated"]["exitCode"] == 0
     until("OnFailure restarts", lambda: world.status("policies").get("restartCount", 0) >= 1)
+    until("the second ended", lambda: "terminated" in world.status("policies", "once")["state"])
     assert world.status("policies", "once")["state"]["terminated"]["exitCode"] == 0
     assert world.status("policies", "once")["restartCount"] == 0
-    assert "running" in world.status("policies", "goes-on")["state"]
+    until("the third runs", lambda: "running" in world.status("policies", "goes-on")["state"])
     assert world.lab.get("policies")["status"]["phase"] == "Running"
 
 
@@ -528,9 +533,9 @@ def test_a_new_agent_repeats_nothing_and_forgets_nothing(world: World) -> None:
     crashed = world.status("crashes")["restartCount"]
     lab.node.kill()
     lab.node.start()
-    lab.node.wait_ready(20)
+    lab.node.wait_ready(60)
     lab.apply("after", world.image, container={"args": ["say:after"]})
-    assert lab.cluster.wait_pod("after")["status"]["phase"] == "Succeeded"
+    assert lab.cluster.wait_pod("after", timeout_s=60)["status"]["phase"] == "Succeeded"
     assert world.conditions("stays-ready")["Ready"] == "True"
     assert world.text("stays-ready", "log") == "s", "its sidecar was begun again"
     world.put("init-survives", "go")
@@ -573,7 +578,7 @@ def test_cordon_and_drain(world: World) -> None:
     [before] = until("the daemon runs", daemons)
     lab.cluster.kubectl(
         *("drain", lab.node.name, "--ignore-daemonsets", "--delete-emptydir-data", "--force"),
-        *("--timeout=60s", "--grace-period=1"),
+        *("--timeout=100s", "--grace-period=1"),
     )
     [after] = daemons()
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
@@ -583,6 +588,6 @@ def test_cordon_and_drain(world: World) -> None:
     lab.apply("too-late", world.image, container={"args": ["say:hello"]})
     until("it cannot be placed", lambda: "unschedulable" in lab.event("too-late", "FailedScheduling"))
     lab.cluster.kubectl("uncordon", lab.node.name)
-    assert lab.cluster.wait_pod("too-late")["status"]["phase"] == "Succeeded"
+    assert lab.cluster.wait_pod("too-late", timeout_s=60)["status"]["phase"] == "Succeeded"
     lab.cluster.delete(daemon)
     until("the daemon is gone", lambda: not daemons())
