@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,10 +23,13 @@ LOOP = '#include <stdio.h>\nint main(void) { puts("begun"); fflush(stdout); for 
 
 @pytest.fixture(scope="module")
 def shell() -> Iterator[InteractiveShell]:
+    # A shell makes itself the main module and the way to show values; other tests of this process come after.
+    main, show, tell = sys.modules["__main__"], sys.displayhook, sys.excepthook
     one = InteractiveShell.instance()
     one.run_line_magic("load_ext", "wasmlab")
     yield one
     InteractiveShell.clear_instance()
+    sys.modules["__main__"], sys.displayhook, sys.excepthook = main, show, tell
 
 
 @pytest.mark.parametrize("engine", ["wasmtime", "wasmer"])
@@ -74,6 +78,7 @@ def test_the_command_line_in_a_cell(shell: InteractiveShell, capfd: Any) -> None
     assert "there is no file nothing.wasm" in err and "exit code 1" in err
 
 
+@pytest.mark.timeout(300)
 def test_output_appears_while_it_runs_and_an_interrupt_ends_the_guest() -> None:
     manager = KernelManager(kernel_name="python3")
     manager._kernel_spec = ThisInterpreter().kernel_spec
@@ -86,9 +91,9 @@ def test_output_appears_while_it_runs_and_an_interrupt_ends_the_guest() -> None:
         request = client.execute(f"%load_ext wasmlab\nget_ipython().run_cell_magic('wasm', '', {LOOP!r})")
         _until_printed(client, request, "begun")
         manager.interrupt_kernel()
-        reply = client.get_shell_msg(timeout=30)
+        reply = client.get_shell_msg(timeout=60)
         assert reply["content"]["ename"] == "KeyboardInterrupt"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while any("wasmlab.cli" in " ".join(_cmdline(one)) for one in kernel.children(recursive=True)):
             assert time.monotonic() < deadline, "the guest outlives its cell"
             time.sleep(0.05)

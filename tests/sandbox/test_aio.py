@@ -272,7 +272,7 @@ async def test_zygote_ends_by_itself_when_nobody_needs_it(connect, spec, tmp_pat
     zygote = sandbox.pid
     await asyncio.sleep(1.0)
     assert helpers.alive(zygote)  # a client is there
-    await sandbox.start("short", spec("sleep", "1"), log_path=tmp_path / "a")
+    await sandbox.start("short", spec("sleep", "4"), log_path=tmp_path / "a")
     await sandbox.aclose()
     await asyncio.sleep(0.6)
     assert helpers.alive(zygote)  # a run is there
@@ -374,7 +374,7 @@ async def test_full_disk_for_the_log_is_told_and_costs_no_outcome(connect, spec)
 async def test_a_log_that_the_disk_did_not_take_is_written_when_it_has_room(connect, spec, tmp_path):
     sandbox = await connect()
     path = tmp_path / "log"
-    run = await sandbox.start("late", spec("sleep", "1.0"), log_path=path)
+    run = await sandbox.start("late", spec("sleep", "3.0"), log_path=path)
     await until(lambda: b"sleeping" in path.read_bytes())
     _, hard = resource.prlimit(sandbox.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(sandbox.pid, resource.RLIMIT_FSIZE, (0, hard))  # as good as a full disk
