@@ -56,7 +56,7 @@ def missing() -> str:
     return ""
 
 
-def eventually(check: Callable[[], object], timeout_s: float = 10.0) -> object:
+def eventually(check: Callable[[], object], timeout_s: float = 30.0) -> object:
     """Return the first true value of `check`; fail the test after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not (value := check()):
