@@ -147,6 +147,11 @@ def agent(cluster: Any, directory: Path, name: str, *more: str) -> list[str]:
     ]
 
 
+def _asked_with(cluster: Any, kubeconfig: Path) -> str:
+    argv = [*cluster.kubectl_argv("version", "-v=6"), f"--kubeconfig={kubeconfig}"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=30).stderr
+
+
 def test_an_expired_token_is_a_clear_error(cluster: Any, tmp_path: Path) -> None:
     command = agent(cluster, tmp_path, "late")
     token = re.search(r"token: (\w{6})\.", (tmp_path / "boot").read_text())[1]  # type: ignore[index]
@@ -154,6 +159,7 @@ def test_an_expired_token_is_a_clear_error(cluster: Any, tmp_path: Path) -> None
     cluster.kubectl(
         "-n", "kube-system", "patch", "secret", f"bootstrap-token-{token}", "-p", json.dumps(expired)
     )
+    until("the API server has seen it", lambda: "401" in _asked_with(cluster, tmp_path / "boot"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "cannot ask for a certificate" in done.stderr

@@ -79,8 +79,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    # Not for the session: while the driver runs, this thread has an event loop, which other users of asyncio refuse.
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
