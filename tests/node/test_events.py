@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -90,15 +91,17 @@ async def test_the_queue_is_bounded_and_warnings_stay_longest(monkeypatch: pytes
 
 async def test_the_rate_is_kept() -> None:
     async with recording(rate=20, burst=2) as (recorder, fake):
+        began = time.monotonic()
         for i in range(30):
             recorder.pod(POD, NORMAL, "Pulled", f"{i}")
-        await asyncio.sleep(0.5)
-        assert 3 <= len(fake.seen) <= 15
+        await eventually(lambda: len(fake.seen) >= 12)
+        # Two at once, then twenty a second at most; how much slower is the machine's business.
+        assert time.monotonic() - began >= 0.9 * (12 - 2) / 20
 
 
 async def test_under_load_events_wait_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = True
-    monkeypatch.setattr(events, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(events, "_PATIENCE_S", 2.0)
     async with recording(loaded=lambda: busy) as (recorder, fake):
         recorder.pod(POD, NORMAL, "Pulled", "one")
         await asyncio.sleep(0.2)
