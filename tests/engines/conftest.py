@@ -56,7 +56,7 @@ def script(library, tmp_path):
         file = tmp_path / "script.py"
         file.write_text(PRELUDE + code)
         argv = [sys.executable, "-I", str(file), str(library), *map(str, args)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=100, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

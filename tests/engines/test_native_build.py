@@ -187,6 +187,7 @@ def test_choice_of_what_is_not_there(monkeypatch):
     assert native_binding.chosen() is None
 
 
+@pytest.mark.timeout(300)
 def test_the_stubs_say_what_the_binding_has(tmp_path):
     library = native_binding.find()
     if library is None:
@@ -199,5 +200,5 @@ def test_the_stubs_say_what_the_binding_has(tmp_path):
     allowed = tmp_path / "allowed"
     allowed.write_text("wasmer_native\\.wasmer_native\n")
     argv = [sys.executable, "-m", "mypy.stubtest", "wasmer_native", "--allowlist", str(allowed)]
-    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,6 +21,9 @@ from tests.notebooks import toys
 from wasmlab.errors import NotebookError
 from wasmlab.notebooks import batch, batchplan, conventions
 
+# Each call starts an interpreter and a kernel for every run of its plan.
+pytestmark = pytest.mark.timeout(600)
+
 PARAMETERS = 'word: str = "hi"  # w\nlog: str = ""  # where it says that it ran\nmany: list[int] = [1]  # m'
 NOTES = "with open(log, 'a') as stream:\n    print(word, file=stream)\nprint(word, many)"
 FAILS = "assert word != 'bad', 'it was bad'"
@@ -40,7 +43,7 @@ def command(notebooks: Path, plan: Any, out: str | Path, *more: str) -> list[str
 
 def call(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=100, env={**os.environ, **environment}
+        command(*arguments), capture_output=True, text=True, timeout=200, env={**os.environ, **environment}
     )
 
 
@@ -161,14 +164,14 @@ def test_a_killed_batch_goes_on_where_it_was(notebooks: Path, tmp_path: Path) ->
     started = subprocess.Popen(
         command(notebooks, plan, out), stderr=subprocess.PIPE, text=True, env=environment
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     try:
         while "hang" not in words(log):
             assert time.monotonic() < deadline and started.poll() is None
             time.sleep(0.05)
     finally:
         started.send_signal(signal.SIGKILL)
-        started.communicate(timeout=20)
+        started.communicate(timeout=60)
     (tmp_path / "log.go").write_text("")
     done = call(notebooks, plan, out, TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
