@@ -82,7 +82,7 @@ def test_a_pod_is_bound_and_the_node_gets_addresses(cluster: Cluster, fake_node:
     while (
         bound := cluster.rest.get(f"/api/v1/namespaces/default/pods/{name}")["spec"].get("nodeName")
     ) is None:
-        assert time.monotonic() - started < 15, cluster.events(name)
+        assert time.monotonic() - started < 60, cluster.events(name)
         time.sleep(0.01)
     assert bound == fake_node
     node = cluster.node(fake_node)
@@ -96,7 +96,7 @@ def test_waiting_has_a_deadline_and_tells_the_events(cluster: Cluster, unique: U
     pod = wasm_pod(unique("pod"), "127.0.0.1:1/none:v1", node="no-such-node")
     cluster.apply(pod)
     name = pod["metadata"]["name"]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not cluster.events(name) and time.monotonic() < deadline:
         time.sleep(0.05)
     with pytest.raises(NotReady, match="FailedScheduling"):
@@ -218,12 +218,17 @@ def test_client_certificates_are_approved_and_serving_ones_wait(cluster: Cluster
 
 def test_keys_are_private(cluster: Cluster) -> None:
     assert cluster.dir is not None
-    for path in cluster.dir.rglob("*"):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if path.is_dir() and path.relative_to(cluster.dir).parts[0] in ("pki", "etcd", "nodes"):
-            assert path.relative_to(cluster.dir).parts[0] == "etcd" or mode == 0o700, path
-        if path.suffix in (".key", ".kubeconfig") or path.name == "kubeconfig":
-            assert mode == 0o600, path
+    # Other tests have had nodes in this cluster: what is below their directories is theirs, but for keys.
+    for path in (cluster.dir / "pki", *(cluster.dir / "nodes").glob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700, path
+    found = 0
+    for directory, _, names in os.walk(cluster.dir):
+        for path in (Path(directory, name) for name in names):
+            if path.suffix in (".key", ".kubeconfig") or path.name == "kubeconfig":
+                with contextlib.suppress(FileNotFoundError):
+                    assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+                    found += 1
+    assert found > 3
     assert stat.S_IMODE(cluster.dir.stat().st_mode) == 0o700
     assert stat.S_IMODE((cluster.dir / "etcd").stat().st_mode) == 0o700, (
         "etcd's socket has no other protection"
