@@ -8,7 +8,7 @@ from wasmlab.bench import memory, noise, scale, scale_curves
 from wasmlab.bench.scale_rows import Budget
 from wasmlab.bench.store import COLUMNS, Results
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
 SIZES = scale.Sizes(
     engines=("wasmtime",), burst=(2, 6), density=(0, 3), concurrency=(1, 3), blocks=1, probes=1, runs=6
 )

@@ -151,7 +151,15 @@ class Vanishing:
         self._gone(self._socket)
 
     def _listen(self, port: int) -> socket.socket:
-        return socket.create_server(("127.0.0.1", port), backlog=64)
+        # The port may have been lent to somebody else for a moment while nobody listened.
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return socket.create_server(("127.0.0.1", port), backlog=64)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def _serve(self) -> None:
         threading.Thread(target=self._accept, args=(self._socket,), daemon=True).start()
@@ -285,7 +293,7 @@ class Killer:
 
 
 def _wait_gone(stopped: list[processes.Recorded]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while any(start_time_ticks(one.pid) == one.start_ticks for one in stopped):
         assert time.monotonic() < deadline, "a killed zygote does not go"
         time.sleep(0.005)
