@@ -17,7 +17,7 @@ from wasmlab.widgets import Board, Launcher
 pytestmark = pytest.mark.integration
 
 
-def until(what: str, condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+def until(what: str, condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited for {what}"
@@ -37,16 +37,24 @@ def test_a_board_is_live(board: Board, node_cluster: Any, unique: Callable[[str]
     board._manifest.value = yaml.safe_dump(manifests.wasm_pod(name, push(node_cluster, "hello")))
     board._apply.click()
     until("what came of it", lambda: f"applied Pod {name}" in board._said.value)
-    label = until(
+    # By its identity: the line has the pod's age, and is another one each second.
+    uid = until(
         "the pod on the board",
-        lambda: next((text for text, _ in board._pods.options if name in text and "Completed" in text), None),
+        lambda: next(
+            (uid for text, uid in board._pods.options if name in text and "Completed" in text), None
+        ),
     )
-    board._pods.value = dict(board._pods.options)[label]
-    until("its log", lambda: "hello from stdout!" in board._details.value)
+
+    def shows(text: str) -> bool:
+        if board._pods.value != uid:  # the lines were made anew in the moment of the choice
+            board._pods.value = uid
+        return text in board._details.value
+
+    until("its log", lambda: shows("hello from stdout!"))
     board._view.value = "status"
-    until("its status", lambda: "phase: Succeeded" in board._details.value)
+    until("its status", lambda: shows("phase: Succeeded"))
     board._view.value = "events"
-    until("its events", lambda: "Scheduled" in board._details.value)
+    until("its events", lambda: shows("Scheduled"))
     page = board._repr_mimebundle_()
     assert name in page["text/html"] and "application/vnd.jupyter.widget-view+json" in page
     board._delete.click()
