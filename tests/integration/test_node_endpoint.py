@@ -366,7 +366,7 @@ def test_log_options_as_the_kubelet_has_them(
     lab: NodeLab, endpoint: Endpoint, console: str, unique: Callable[[str], str]
 ) -> None:
     name = unique("logs")
-    args = ["out:one", "err:two", "out:three", "sleep:0.05", "out:four", "out:five"]
+    args = ["out:one", "err:two", "out:three", "sleep:1", "out:four", "out:five"]
     lab.run(name, console, container={"args": args})
 
     def logs(query: str) -> tuple[int, str]:
@@ -425,7 +425,7 @@ def test_logs_of_the_attempt_before(
         spec={"restartPolicy": "OnFailure"},
         container={"args": ["env:ATTEMPT", "sleep:0.2", "fail:1"]},
     )
-    until("it was restarted", lambda: lab.container(name).get("restartCount", 0) >= 1, 40)
+    until("it was restarted", lambda: lab.container(name).get("restartCount", 0) >= 1)
     path = f"/containerLogs/default/{name}/{name}?previous=true"
     assert endpoint.ask(path, certificate=endpoint.api_server) == (200, "(none)\n")
     lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")

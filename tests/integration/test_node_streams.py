@@ -162,7 +162,7 @@ def test_clients_of_the_protocol_before(lab: NodeLab, pod: str) -> None:
         stderr=True,
         _preload_content=False,
     )
-    answer.run_forever(timeout=30)
+    answer.run_forever(timeout=60)
     assert (answer.read_stdout(), answer.read_stderr(), answer.returncode) == ("hello\n", "bye\n", 5)
 
 
@@ -207,7 +207,7 @@ def test_one_ends_with_its_pod(lab: NodeLab, endpoint: Endpoint, console: str, u
         try:
             until("it runs", lambda: instances(endpoint) == 1)
             lab.cluster.kubectl("delete", "pod", name, "--wait=false")
-            _, text = client.communicate(timeout=30)
+            _, text = client.communicate(timeout=60)
         finally:
             client.kill()
     assert client.returncode == 137, text
@@ -235,7 +235,7 @@ def test_one_ends_with_an_agent_that_is_killed_and_its_pod_does_not(
             until("it runs", beside)
             lab.node.kill()
             until("it has ended", lambda: not beside())
-            client.wait(30)  # it is told: the connection is gone
+            client.wait(60)  # it is told: the connection is gone
             assert f"{lab.get(pod)['metadata']['uid']}.{pod}.0" in asyncio.run(running())
         finally:
             client.kill()
@@ -277,7 +277,7 @@ def converse(
         got: dict[int, bytes] = {}
         url = f"https://{endpoint.address}:{endpoint.port}{path}"
         async with (
-            asyncio.timeout(30),
+            asyncio.timeout(60),
             aiohttp.ClientSession() as session,
             session.ws_connect(
                 url, protocols=[protocol], ssl=endpoint.context(endpoint.api_server)
@@ -359,11 +359,11 @@ def test_attach_shows_what_is_printed_from_now_on(lab: NodeLab, console: str, un
         client.stdin.write("one\ntwo\n")
         client.stdin.close()  # with stdinOnce the end of the first client's input is the end of the module's
         client.stdin = None
-        out, err = client.communicate(timeout=30)
+        out, err = client.communicate(timeout=60)
     assert client.returncode == 0, err
     assert out == "line: one\nline: two\nend of input\n"
     assert "bye" in err
-    assert terminated(lab.cluster.wait_pod(name))["exitCode"] == 0
+    assert terminated(lab.cluster.wait_pod(name, timeout_s=60))["exitCode"] == 0
 
 
 def test_input_survives_its_clients_and_the_agent(
@@ -381,7 +381,7 @@ def test_input_survives_its_clients_and_the_agent(
             until("the module has read it", lambda: f"line: {text}\n" in lab.cluster.logs(name))
 
     say("first")
-    lab.node.restart()
+    lab.node.restart(60)
     endpoint.wait_running(name)
     say("second")
     assert lab.get(name)["status"]["phase"] == "Running"
