@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.node.lab import retire
 from tests.plugins.cluster import processes_with
 from wasmlab.cluster import Cluster, wasm_pod
 from wasmlab.errors import BootstrapError, ClusterError
@@ -35,11 +36,11 @@ def test_a_node_waits_for_its_approval_and_says_so(cluster: Cluster) -> None:
     handle = cluster.add_node("late", wait=False)
     try:
         cluster.kubectl("certificate", "approve", "late-tls")
-        handle.wait_ready(20, approve=False)
+        handle.wait_ready(60, approve=False)
         with pytest.raises(ClusterError, match="late runs already"):
             handle.start()
     finally:
-        handle.stop()
+        retire(cluster, handle)
 
 
 def test_an_agent_that_ends_shows_its_last_lines(cluster: Cluster) -> None:

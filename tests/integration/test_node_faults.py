@@ -102,7 +102,7 @@ def test_the_agent_goes_and_comes_back(lab: NodeLab, images: dict[str, str], uni
     lab.cluster.delete(lab.get(gone), grace_s=0)
     time.sleep(1.8)
     lab.node.start()
-    lab.node.wait_ready(20)
+    lab.node.wait_ready(60)
     done = lab.cluster.wait_pod(ends)
     assert done["status"]["phase"] == "Succeeded"
     assert done["status"]["containerStatuses"][0]["restartCount"] == 0
@@ -125,7 +125,7 @@ def test_a_pod_made_and_ended_while_the_agent_is_away(
     until("bound", lambda: lab.get(leaves)["spec"].get("nodeName"))
     lab.cluster.delete(lab.get(leaves))
     lab.node.start()
-    lab.node.wait_ready(20)
+    lab.node.wait_ready(60)
     assert lab.cluster.wait_pod(waits)["status"]["phase"] == "Succeeded"
     lab.cluster.wait_gone(leaves)
 

@@ -153,7 +153,7 @@ def _asked_with(cluster: Any, kubeconfig: Path) -> str:
 
 
 def test_an_expired_token_is_a_clear_error(cluster: Any, tmp_path: Path) -> None:
-    command = agent(cluster, tmp_path, "late")
+    command = agent(cluster, tmp_path, "expired")
     token = re.search(r"token: (\w{6})\.", (tmp_path / "boot").read_text())[1]  # type: ignore[index]
     expired = {"stringData": {"expiration": "2020-01-01T00:00:00Z"}}
     cluster.kubectl(
@@ -165,7 +165,7 @@ def test_an_expired_token_is_a_clear_error(cluster: Any, tmp_path: Path) -> None
     assert "cannot ask for a certificate" in done.stderr
     assert "check the bootstrap token (expired?)" in done.stderr
     assert "Traceback" not in done.stderr
-    assert cluster.csr_state("late-tls") is None
+    assert cluster.csr_state("expired-tls") is None
 
 
 def test_a_denied_request_is_a_clear_error(cluster: Any, tmp_path: Path) -> None:
