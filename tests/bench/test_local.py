@@ -58,7 +58,9 @@ def test_modes_differ_as_they_are_defined_to(results) -> None:
     assert frame.loc[frame["mode"] != "warm", "import_ns"].notna().all()
     assert frame.loc[frame["mode"] == "warm", "import_ns"].isna().all()
     for engine in ("wasmtime", "wasmer"):
-        own = frame[frame["engine"] == engine].groupby("mode")["total_ns"].median()
+        own = (
+            frame[frame["engine"] == engine].groupby("mode")["total_ns"].min()
+        )  # the least disturbed of three
         # A new interpreter and an import take tens of milliseconds; an idle worker has both behind it.
         assert own["warm"] < own["cached"] and own["warm"] < own["cold"]
 
