@@ -129,7 +129,7 @@ def terminated(pod: Pod) -> dict[str, Any]:
     return state
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -399,10 +399,10 @@ def test_running_modules_outlive_kubelet_and_containerd(run: Run, lab: Any, node
         seen = lab.logs(name).splitlines()[-1]
         # It still prints, and its output still arrives.
         until(lambda name=name, seen=seen: lab.logs(name).splitlines()[-1] != seen)
-        after = lab.wait_pod(name, phase=("Running",), timeout_s=10)
+        after = lab.wait_pod(name, phase=("Running",), timeout_s=60)
         was, now = (pod["status"]["containerStatuses"][0] for pod in (before, after))
         assert (now["containerID"], now["restartCount"]) == (was["containerID"], 0)
-        done = lab.kubectl("exec", name, "--", "/exit.wasm", "3", check=False, timeout_s=30)
+        done = lab.kubectl("exec", name, "--", "/exit.wasm", "3", check=False, timeout_s=60)
         assert done.returncode == 3, done.stderr
 
 

@@ -463,8 +463,12 @@ def test_a_container_image_is_refused_once_and_quietly(
     asked = fake.count("GET", "/manifests/")
     time.sleep(3)  # three times the first back-off of this node
     assert fake.count("GET", "/manifests/") == asked, "it asks again and again for what cannot work"
-    told = [m for r, m in lab.events(name) if r == "Failed" and "container image" in m]
-    assert len(told) == 1
+
+    def told() -> int:
+        return sum(r == "Failed" and "container image" in m for r, m in lab.events(name))
+
+    until("it is told", told)
+    assert told() == 1
 
 
 def test_a_registry_that_lies_about_a_digest(
