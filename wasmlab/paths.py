@@ -24,7 +24,7 @@ _MOUNT_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\
 
 
 def private_dir(path: Path) -> Path:
-    """Create `path` with mode 0700 (parents too) and refuse one that belongs to somebody else.
+    """Create `path` with mode 0700 (missing parents as the umask has it) and refuse one that is somebody else's.
 
     Raises
     ------
