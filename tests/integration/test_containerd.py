@@ -80,7 +80,8 @@ def test_a_pod_runs_to_its_end(lab: Any, node: ContainerdNode, images: dict[str,
     terminated = pod["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (terminated["exitCode"], terminated["reason"]) == (0, "Completed")
     # containerd reads two pipes: the order between stdout and stderr is lost (a WASM node keeps it).
-    assert set(lab.logs(name).splitlines()) == {"hello from stdout!", "hello from stderr!", "Args are: []"}
+    said = {"hello from stdout!", "hello from stderr!", "Args are: []"}
+    until("the log", lambda: set(lab.logs(name).splitlines()) == said, 60)
     assert pod["status"]["podIP"].startswith(node.address.rsplit(".", 1)[0] + ".")
     events = [event["reason"] for event in lab.events(name)]
     assert {"Pulled", "Created", "Started"} <= set(events)

@@ -144,6 +144,22 @@ def _log(lab: Any, name: str) -> str:
         return ""
 
 
+def logged(lab: Any, name: str, enough: Callable[[str], Any]) -> str:
+    """Return a pod's log once it is what is wanted; containerd writes it, in its own time, also after the end."""
+    said = ""
+
+    def look() -> bool:
+        nonlocal said
+        said = _log(lab, name)
+        return bool(enough(said))
+
+    try:
+        until(look)
+    except AssertionError:
+        raise AssertionError(f"the log of {name} is {said[:2000]!r}") from None
+    return said
+
+
 # ---------------------------------------------------------------- the article
 
 
@@ -182,7 +198,7 @@ def test_the_articles_deployment(
 def test_the_annotation_chooses_the_engine(run: Run, lab: Any, article_image: str, engine: str) -> None:
     pod = run(image=article_image, runtime="wasm", engine=engine)
     assert terminated(pod)["exitCode"] == 0
-    assert lab.logs(name_of(pod)) == GREETING
+    logged(lab, name_of(pod), lambda said: said == GREETING)
 
 
 def test_one_reference_for_both_worlds(
@@ -203,7 +219,7 @@ def test_one_reference_for_both_worlds(
     assert packed.exit_code == 0, packed.output
 
     contained = run(image=reference)
-    assert lab.logs(name_of(contained)) == GREETING
+    logged(lab, name_of(contained), lambda said: said == GREETING)
     name = unique("direct")
     with_node = lab.add_node(unique("wasm-node"))
     try:
@@ -260,8 +276,9 @@ def test_memory_is_limited(pods: Pods, lab: Any) -> None:
     limits = {"limits": {"memory": "64Mi"}}
     for name in [pods.start("/eatmem.wasm", runtime=one, resources=limits) for one in ENGINES]:
         pods.wait(name)
-        grown = [line for line in lab.logs(name).splitlines() if line.startswith("grown")]
-        assert grown, "the guest's request is refused; the guest is not killed"
+        # The guest's request is refused; the guest is not killed.
+        said = logged(lab, name, lambda said: "grown" in said)
+        grown = [line for line in said.splitlines() if line.startswith("grown")]
         assert 32 <= int(grown[-1].split()[1]) < 64
 
 
@@ -328,14 +345,15 @@ def test_arguments_and_environment(pods: Pods, lab: Any) -> None:
         pods.start("/env.wasm", args=["a b", "c"], env={"NAME": "v=w"}, runtime=one) for one in ENGINES
     ]:
         pods.wait(name)
-        printed = lab.logs(name).splitlines()
-        assert {"arg 1=a b", "arg 2=c", "env NAME=v=w", f"env HOSTNAME={name}"} <= set(printed)
+        wanted = {"arg 1=a b", "arg 2=c", "env NAME=v=w", f"env HOSTNAME={name}"}
+        logged(lab, name, lambda said, wanted=wanted: wanted <= set(said.splitlines()))
 
 
 def test_ten_thousand_lines_arrive(pods: Pods, lab: Any) -> None:
     for name in [pods.start("/spam.wasm", "10000", runtime=one) for one in ENGINES]:
         pods.wait(name)
-        assert [line.split()[1] for line in lab.logs(name).splitlines()] == [str(n) for n in range(10000)]
+        said = logged(lab, name, lambda said: said.count("\n") >= 10000)
+        assert [line.split()[1] for line in said.splitlines()] == [str(n) for n in range(10000)]
 
 
 def test_what_cannot_run_says_why(pods: Pods, lab: Any) -> None:

@@ -516,8 +516,14 @@ def test_many_containers(world: World) -> None:
 
 
 def test_a_rule_that_this_node_does_not_declare_is_kept_away(world: World) -> None:
-    message = world.lab.event("all-again", "FailedScheduling")
-    assert "didn't match Pod's required features" in message
+    # Until the node is Ready, the scheduler has another reason.
+    until(
+        "the scheduler's reason",
+        lambda: any(
+            reason == "FailedScheduling" and "didn't match Pod's required features" in message
+            for reason, message in world.lab.events("all-again")
+        ),
+    )
 
 
 # ---- the agent goes and comes back ----

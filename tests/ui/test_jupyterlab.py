@@ -21,7 +21,7 @@ pytestmark = [
 def open_notebook(page: Any, lab: str, name: str) -> None:
     """Open a notebook; whatever JupyterLab asks (which kernel?) is answered with what it proposes."""
     accept = page.locator(".jp-Dialog .jp-mod-accept").first
-    page.add_locator_handler(accept, lambda: accept.click())
+    page.add_locator_handler(accept, lambda: accept.click(), no_wait_after=True)
     page.goto(lab.replace("/lab?", f"/lab/tree/{name}?") + "&reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
 
