@@ -18,12 +18,24 @@ import os
 import stat
 import struct
 import termios
+import time
 from collections.abc import Callable
 
 from wasmlab.sandbox.loop import READ, WRITE, Loop
 from wasmlab.shim import kernel
 
 _CHUNK = 65536
+# A client that reads no more must not keep the exit from being told.
+_DRAIN_S = 2.0
+_LOOK_EVERY_S = 0.002
+
+
+def _unread(fd: int) -> bool:
+    """Whether a FIFO holds what somebody may still read."""
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return False
+    (left,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
+    return left > 0
 
 
 def _open_output(path: str) -> int:
@@ -111,8 +123,9 @@ class Streams:
 
     def __init__(self, loop: Loop, stdin: str, stdout: str, stderr: str) -> None:
         self.guest: list[int] = []
+        self._loop = loop
         self._relay: _Relay | None = None
-        self._keep_stderr = -1
+        self._kept: list[int] = []
         try:
             if stdin:
                 fd = os.open(stdin, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -125,8 +138,8 @@ class Streams:
                 self.guest.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
             self.guest.append(_open_output(stdout))
             self.guest.append(_open_output(stderr))
-            # For the reason of an end that the worker could not tell any more.
-            self._keep_stderr = os.dup(self.guest[2])
+            # To see when the client has read everything, and for the reason of an end that the worker could not tell.
+            self._kept = [os.dup(self.guest[1]), os.dup(self.guest[2])]
         except OSError:
             self.close()
             raise
@@ -144,27 +157,38 @@ class Streams:
 
     def say(self, text: str) -> None:
         """Write a line to the guest's stderr, if that is possible without waiting."""
-        if self._keep_stderr >= 0:
+        if self._kept:
             with contextlib.suppress(OSError):
-                os.set_blocking(self._keep_stderr, False)
-                os.write(self._keep_stderr, text.encode() + b"\n")
+                os.set_blocking(self._kept[1], False)
+                os.write(self._kept[1], text.encode() + b"\n")
 
     def resize(self, width: int, height: int) -> None:
         """Only terminals have a size."""
 
     def finish(self, done: Callable[[], None]) -> None:
-        """Call `done` when all output has left; here it leaves without us."""
-        self.close()
-        done()
+        """Call `done` when the client has read what the guest printed, or has had two seconds for it.
+
+        containerd closes its end of the FIFOs as soon as a task that has ended is deleted, whatever is still in them.
+        """
+        deadline = time.monotonic() + _DRAIN_S
+
+        def look() -> None:
+            if any(map(_unread, self._kept)) and time.monotonic() < deadline:
+                self._loop.after(_LOOK_EVERY_S, look)
+                return
+            self.close()
+            done()
+
+        look()
 
     def close(self) -> None:
         """Close everything."""
         self.handed_over()
         if self._relay is not None:
             self._relay.close()
-        if self._keep_stderr >= 0:
-            os.close(self._keep_stderr)
-            self._keep_stderr = -1
+        for fd in self._kept:
+            os.close(fd)
+        self._kept = []
 
 
 class Console:
@@ -290,8 +314,7 @@ class Console:
     def finish(self, done: Callable[[], None]) -> None:
         """Call `done` when everything that the guest printed has left."""
         self._done = done
-        # A client that has gone must not keep the exit from being told.
-        self._loop.after(2.0, self._finished)
+        self._loop.after(_DRAIN_S, self._finished)
         if self._ended and not self._to_client:
             self._finished()
 
