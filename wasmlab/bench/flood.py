@@ -100,11 +100,11 @@ def flood(
         finally:
             api.close()
 
-    _together(write, max(1, min(writers, limit)), stop)
+    together(write, max(1, min(writers, limit)), stop)
     return done
 
 
-def _together(work: Callable[[], None], count: int, stop: threading.Event) -> None:
+def together(work: Callable[[], None], count: int, stop: threading.Event) -> None:
     """Do the work in several threads and wait for them; if interrupted, tell them to stop, and wait for that."""
     threads = [threading.Thread(target=work, name="flood") for _ in range(count)]
     try:
@@ -178,6 +178,6 @@ def remove(
                 return True
             names[:] = [name for one in listed if (name := one["metadata"]["name"]) not in asked]
             stop.clear()
-            _together(delete, min(writers, len(names)), stop)
+            together(delete, min(writers, len(names)), stop)
         time.sleep(0.05)
     return False

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wasmlab.bench.flood import flood
+from wasmlab.bench.flood import flood, together
 from wasmlab.bench.plan import Arm
 from wasmlab.bench.scale_burst import keep
 from wasmlab.bench.scale_rows import Lab, said
@@ -128,15 +128,5 @@ def closed_loop(run: Callable[[], dict[str, Any]], in_flight: int, count: int) -
                 row = {"error": said(error)}
             rows.append({**row, "begun_ns": begun})
 
-    threads = [threading.Thread(target=work, name="in-flight") for _ in range(in_flight)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        stop.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+    together(work, in_flight, stop)
     return rows
