@@ -260,6 +260,45 @@ def test_many_waiters_and_a_late_one(pod):
         other.sock.close()
 
 
+def test_a_client_that_comes_later_does_not_hear_of_the_end_at_once(pod):
+    """containerd after its own restart asks before it has the container in its books, and forgets an early answer."""
+    one = pod("/sleep.wasm", "60")
+    one.create()
+    one.start()
+    late = Client(Path(one.client.sock.getpeername()))
+    late.stream = 1
+    asked_s = time.monotonic()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(late.call, "Wait", task_pb2.WaitRequest(id=one.id), task_pb2.WaitResponse)
+        one.kill()
+        assert one.wait() == 128 + signal.SIGKILL
+        assert answer.result(20).exit_status == 128 + signal.SIGKILL
+    assert time.monotonic() - asked_s >= 0.99
+    late.sock.close()
+
+
+def test_a_process_has_stopped_before_its_output_is_read(pod, node, name, tmp_path):
+    """Else containerd, back from its own restart, would take it for running, begin to read, and miss the end."""
+    fifo = tmp_path / "out"
+    os.mkfifo(fifo)
+
+    def stopped_before_told(id: str) -> bool:
+        one = pod("/ticker.wasm", "1", "3", id=id)
+        one.create(stdout=str(fifo))
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        one.start()
+        eventually(lambda: one.state().status == task_pb2.STOPPED)
+        early = "/tasks/exit" not in node.events.topics(id)
+        assert os.read(reader, 100) == b"tick 0\ntick 1\ntick 2\n"
+        assert one.delete() == 0
+        os.close(reader)
+        eventually(lambda: node.events.topics(id)[-2:] == ["/tasks/exit", "/tasks/delete"])
+        return early
+
+    # The end is told two seconds later in any case: a machine that stands still for so long gets another chance.
+    assert any(stopped_before_told(f"{name}{number}") for number in range(3))
+
+
 def test_a_client_that_sends_rubbish_is_answered_and_harms_nobody(pod):
     one = pod("/sleep.wasm", "60")
     one.create()

@@ -53,7 +53,10 @@ class Task:
         """Called once when the worker has entered the container (or failed to: with the reason)."""
         self.ready: bool | str = False
         self.asked_signal: int | None = None
+        self.told = False
+        """Whether the end has been told: a process has STOPPED before its client has read all that it printed."""
         self.started_at = 0.0
+        self.started_ns = 0
         self.oom_before = 0
         self.exit_status = 0
         self.exited_at_ns = 0
@@ -118,7 +121,8 @@ class Task:
     ) -> None:
         """The guest has ended: judge how. `status` counts only if the worker did not say it."""
         self.reaped_ns, self.exited_at_ns = time.monotonic_ns(), time.time_ns()
-        self.last_pid, self.worker = worker.pid, None
+        # At once: a containerd that comes back now must find it stopped, even if its output is still to be read.
+        self.last_pid, self.worker, self.state = worker.pid, None, STOPPED
         limit = self.container.bundle.memory_limit_bytes
         self.outcome = judge(
             status=status,
@@ -150,7 +154,7 @@ class Task:
         RpcError
             NOT_FOUND if it has ended (containerd takes that as done).
         """
-        if self.state == STOPPED or (self.worker is None and self.started_at):
+        if self.state == STOPPED:
             raise RpcError(NOT_FOUND, "process already finished: not found")
         if self.worker is None:
             raise RpcError(FAILED_PRECONDITION, "the process has not been started")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,11 @@ class Call:
         self._stream = stream
         self.done = False
 
+    @property
+    def connected_ns(self) -> int:
+        """When its client connected, on CLOCK_MONOTONIC."""
+        return self._connection.since_ns
+
     def answer(self, message: Any) -> None:
         """Send the answer (a protobuf message)."""
         self._finish(ttrpc_pb2.Response(payload=message.SerializeToString()))
@@ -56,6 +62,7 @@ class Connection:
     def __init__(self, server: Server, sock: socket.socket) -> None:
         self.server = server
         self.sock = sock
+        self.since_ns = time.monotonic_ns()
         self._decoder = Decoder()
         self._outbox = bytearray()
         sock.setblocking(False)

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 SERVICES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 _PATIENCE_ROUNDS = 500
+# containerd enters a container into its books within milliseconds of asking for its end.
+_RECOVERY_S = 1.0
 
 
 class TaskService:
@@ -192,7 +194,7 @@ class TaskService:
         if problem is not None:
             call.fail(FAILED_PRECONDITION, problem)
             return
-        task.started_at = time.time()
+        task.started_at, task.started_ns = time.time(), time.monotonic_ns()
         task.state = RUNNING
         if task.worker is not None:
             task.worker.send({"t0": time.monotonic_ns()})
@@ -212,7 +214,7 @@ class TaskService:
 
     def _ended(self, task: Task, end: End) -> None:
         container = task.container
-        task.state = STOPPED
+        task.told = True
         container_id = container.bundle.id
         if end.out_of_memory:
             self.publisher.publish(events_pb2.TaskOOM(container_id=container_id))
@@ -240,12 +242,18 @@ class TaskService:
     def wait(self, call: Call, request: Any) -> None:
         """Answer when the process has ended."""
         task = self.containers.find(request.id).find(request.exec_id)
-        if task.state == STOPPED:
-            call.answer(
+        waiter: Any = call
+        if task.started_ns and call.connected_ns > task.started_ns:
+            # This client was not here when the process started: containerd after its own restart. It asks before it
+            # has the container in its books, and forgets an answer that comes too early: the pod would run for ever.
+            asked_or_ended_ns = task.reaped_ns or time.monotonic_ns()
+            waiter = _NotBefore(self.loop, asked_or_ended_ns / 1e9 + _RECOVERY_S, call)
+        if task.told:
+            waiter.answer(
                 task_pb2.WaitResponse(exit_status=task.exit_status, exited_at=timestamp(task.exited_at_ns))
             )
         else:
-            task.waiters.append(call)
+            task.waiters.append(waiter)
 
     def kill(self, call: Call, request: Any) -> None:
         """Send a signal to one process, or to all of the container."""
@@ -272,12 +280,21 @@ class TaskService:
             return
         if task.state in (RUNNING, PAUSED):
             raise RpcError(FAILED_PRECONDITION, "process must be stopped before it can be deleted")
+        if task.state == STOPPED and not task.told:
+            task.waiters.append(_Then(lambda: self._delete_again(call, request)))  # type: ignore[arg-type]
+            return
         if not task.exec_id:
             for one in container.execs.values():
                 if one.worker is not None:
-                    one.waiters.append(_Then(lambda: self.delete(call, request)))  # type: ignore[arg-type]
+                    one.waiters.append(_Then(lambda: self._delete_again(call, request)))  # type: ignore[arg-type]
                     return
         self._deleted(call, container, task)
+
+    def _delete_again(self, call: Call, request: Any) -> None:
+        try:
+            self.delete(call, request)
+        except RpcError as error:  # somebody else was faster
+            call.fail(error.code, error.message)
 
     def _deleted(self, call: Call, container: Container, task: Task) -> None:
         container_id = container.bundle.id
@@ -326,6 +343,20 @@ class TaskService:
                         os.kill(task.worker.pid, signal.SIGKILL)
                     os.waitpid(task.worker.pid, 0)
             self._undo(container)
+
+
+class _NotBefore:
+    """A waiter that is answered no sooner than at a time (seconds on CLOCK_MONOTONIC)."""
+
+    def __init__(self, loop: Loop, at_s: float, call: Call) -> None:
+        self._loop, self._at_s, self._call = loop, at_s, call
+
+    def answer(self, message: Any) -> None:
+        left_s = self._at_s - time.monotonic()
+        if left_s > 0:
+            self._loop.after(left_s, lambda: self._call.answer(message))
+        else:
+            self._call.answer(message)
 
 
 class _Then:
