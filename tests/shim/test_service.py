@@ -393,6 +393,17 @@ def test_mounts_of_a_kubernetes_pod(pod, tmp_path):
         one.start("w")
 
 
+def test_an_exec_that_cannot_start_is_over_and_can_be_deleted(pod):
+    one = pod("/sleep.wasm", "60")
+    one.create()
+    one.start()
+    (one.rootfs / "cut.wasm").write_bytes((one.rootfs / "sleep.wasm").read_bytes()[:-10])
+    one.exec("e1", "/cut.wasm")
+    with pytest.raises(Refused):
+        one.start("e1")
+    assert one.wait("e1") == one.state("e1").exit_status == one.delete("e1") != 0
+
+
 def test_exec_shares_mounts_and_sees_no_host_file(pod, tmp_path):
     mounts = [{"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}]
     one = pod("/sleep.wasm", "60", mounts=mounts)

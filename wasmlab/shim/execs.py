@@ -84,6 +84,6 @@ class Execs:
 def _failed(task: Task) -> None:
     task.close()
     task.streams = None
-    task.state = STOPPED
+    task.state, task.told = STOPPED, True  # Start's answer tells it
     task.exit_status = START_ERROR
     task.exited_at_ns = time.time_ns()

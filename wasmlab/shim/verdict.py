@@ -1,6 +1,6 @@
 """From a sandbox outcome to what containerd knows: an exit status and whether memory ran out. Pure.
 
-The codes are those of path 1 (`wasmlab.node.outcomes`), so that a module ends alike on both.
+The codes are those of path 1 (`wasmlab.node.status.outcomes`), so that a module ends alike on both.
 """
 
 from __future__ import annotations

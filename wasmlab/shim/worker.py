@@ -86,16 +86,16 @@ def _control(theirs: socket.socket, parent: int, name: str) -> socket.socket:
 def _sleep(theirs: socket.socket, parent: int, request: dict[str, Any]) -> NoReturn:
     try:
         control = _control(theirs, parent, "wasm-pause")
+        # As the pause program does: asked politely, it ends well. Blocked before it is announced, so none is missed.
+        polite = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, polite)
         _enter(request, control)
         control.close()
         null = os.open(os.devnull, os.O_RDWR)
         for fd in range(3):
             os.dup2(null, fd)
-        # As the pause program does: asked politely, it ends well.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: os._exit(0))
-        while True:
-            signal.pause()
+        signal.sigwait(polite)
+        os._exit(0)
     finally:
         os._exit(FAILED)
 
