@@ -10,9 +10,9 @@ import pytest
 import yaml
 from cryptography import x509
 
-from tests.node.endpoint import Endpoint
+from tests.node.endpointkit import Endpoint
 from tests.node.lab import NodeLab, push, retire, until
-from wasmlab.node import bootstrap, csr
+from wasmlab.node.membership import bootstrap, csr
 
 pytestmark = pytest.mark.integration
 

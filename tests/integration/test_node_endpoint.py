@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.node.endpoint import Endpoint
+from tests.node.endpointkit import Endpoint
 from tests.node.lab import NodeLab, push, retire, until
-from wasmlab.node.machine import default_address
+from wasmlab.node.host.machine import default_address
 
 pytestmark = pytest.mark.integration
 
@@ -93,8 +93,8 @@ def test_a_token_that_nobody_issued_is_unauthorized(endpoint: Endpoint) -> None:
 
 
 def test_a_certificate_of_another_authority_is_refused(endpoint: Endpoint, tmp_path: Path) -> None:
-    from tests.node.test_csr import issue
-    from wasmlab.node import csr
+    from tests.node.membership.test_csr import issue
+    from wasmlab.node.membership import csr
 
     key = csr.new_key()
     (tmp_path / "k").write_bytes(key)

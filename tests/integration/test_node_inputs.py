@@ -14,7 +14,7 @@ import pytest
 from tests.node.lab import HELLO, NodeLab, push, retire, terminated, until
 from tests.oci.fake_registry import FakeRegistry, TokenService
 from wasmlab.errors import ClusterError
-from wasmlab.node import filesystems
+from wasmlab.node.inputs import filesystems
 from wasmlab.oci import Client
 from wasmlab.paths import unmount_below
 

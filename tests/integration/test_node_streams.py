@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.node.endpoint import Endpoint
+from tests.node.endpointkit import Endpoint
 from tests.node.lab import NodeLab, push, retire, terminated, until
-from wasmlab.node import streams
+from wasmlab.node.endpoint import streams
 
 pytestmark = pytest.mark.integration
 

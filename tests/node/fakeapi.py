@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from wasmlab.node.kubeapi import KubeApi
+from wasmlab.node.api.kubeapi import KubeApi
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

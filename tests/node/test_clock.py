@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from wasmlab.node import rotation
-from wasmlab.node.events import Recorder
-from wasmlab.node.rotation import rotate, rotated
-from wasmlab.node.spans import PodSpans, SpanLog
+from wasmlab.node.api.events import Recorder
+from wasmlab.node.runtime import rotation
+from wasmlab.node.runtime.rotation import rotate, rotated
+from wasmlab.node.status.spans import PodSpans, SpanLog
 
 
 @pytest.mark.parametrize("step_s", [-3600, -1, 3600])
@@ -65,11 +65,11 @@ async def test_events_wait_by_the_monotonic_clock(monkeypatch: pytest.MonkeyPatc
             written.append(body)
 
     recorder = Recorder(Api(), "n", delay_s=0.0, loaded=lambda: True)  # type: ignore[arg-type]
-    monkeypatch.setattr("wasmlab.node.events._PATIENCE_S", 0.2)
+    monkeypatch.setattr("wasmlab.node.api.events._PATIENCE_S", 0.2)
     real = time.time
-    monkeypatch.setattr("wasmlab.node.events.time.time", lambda: real() + 86400)
+    monkeypatch.setattr("wasmlab.node.api.events.time.time", lambda: real() + 86400)
     recorder.node("Normal", "Reason", "message")
-    monkeypatch.setattr("wasmlab.node.events.time.time", real)  # the clock was set back by a day
+    monkeypatch.setattr("wasmlab.node.api.events.time.time", real)  # the clock was set back by a day
     running = asyncio.create_task(recorder.run())
     try:
         async with asyncio.timeout(10):

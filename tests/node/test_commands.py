@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from wasmlab.errors import PrerequisiteError
 from wasmlab.node import commands
 from wasmlab.node.config import NodeConfig
-from wasmlab.node.imagepolicy import GcPolicy
+from wasmlab.node.host.imagepolicy import GcPolicy
 from wasmlab.node.unitfile import unit
 
 

@@ -1,23 +1,22 @@
 """A kubelet for WASM: the node that runs modules as Pods (path 1 of the lab).
 
-The package is split along one rule: what decides is pure, what talks is thin.
+What decides is pure, what talks is thin; and no layer knows of those above it (both are kept by import-linter):
 
-Pure (no I/O, tested alone)
-    ``states`` (where a container may go), ``records`` (what is known), ``podstatus`` (the v1.PodStatus of it),
-    ``podspec`` (what of a Pod this node can serve), ``env`` (environment and arguments), ``backoff``, ``quantity``,
-    ``nodeobject`` (the v1.Node), ``csr`` (keys, requests, kubeconfig), ``crilog`` (the log format), ``unitfile``,
-    ``probes`` (what their answers mean), ``authn`` and ``authz`` (who asks the endpoint for what), ``streams`` (exec's
-    wire format), ``summary`` and ``promtext`` (figures as they are shown).
-Thin
-    ``kubeapi`` (HTTP), ``bootstrap``, ``registration`` (Node and Lease), ``watch``, ``images``, ``inputs`` (what a
-    container is given), ``runtime`` (sandbox and compile cache), ``events``, ``statuswriter``, ``worker`` (a pod's
-    life) with ``adoption`` (what an earlier agent left) and ``course`` (in which order containers run and end),
-    ``container`` (one of them) with ``pulling``, ``creating`` and ``attempt`` (a run: ``hooks``, the ``prober``, its
-    end within a ``grace`` period, its ``termmessage``), ``instances`` and ``actions`` (what probes, hooks and exec
-    run), ``manager`` (all pods), ``server`` (the endpoint) with ``tls``,
-    ``guard`` (who may come in), ``logserver``, ``streaming`` (exec and attach) and ``statserver`` (metrics) behind it,
-    ``issue`` and ``certificates`` (asked for, renewed), ``rotation`` (logs), ``spans`` (timings), ``machine``
-    (capacity), ``agent`` (all of it together).
+====================  ==================================================================================
+``commands``          the command line; ``joincommand`` for clusters that somebody else runs
+``agent``             all of it together: join, register, follow the pods, leave
+``endpoint``          what the node serves: logs, exec, attach, figures, and who may ask for them
+``pods``              which pods are taken, what is left of them, in which order their containers run
+``containers``        one container's life: pulled, created, run, probed, talked to, ended, run again
+``inputs``            what a container is given: its module, its volumes, ConfigMaps, Secrets, Services
+``status``            what became of a pod: states, records, the v1.PodStatus, how it is written
+``runtime``           the sandbox's side: runs that outlive the agent, control groups, logs, pipes
+``spec``              what a Pod asks for: variables, volumes' contents, probes, resources (all pure)
+``membership``        how a machine becomes a Node and stays one: certificates, Node object, Lease
+``config``            what a node is told at its start
+``host``              the machine: what it has and uses, when it runs short, what is thrown away then
+``api``               HTTP, watches, Events, quantities and times of the Kubernetes API
+====================  ==================================================================================
 
 References
 ----------

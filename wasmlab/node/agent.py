@@ -15,24 +15,26 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.errors import PrerequisiteError, WasmlabError
-from wasmlab.node import bootstrap, log, machine, pressure, registration
-from wasmlab.node.certificates import Certificates
-from wasmlab.node.cgroups import ContainerGroups
+from wasmlab.node import log
+from wasmlab.node.api.events import NORMAL, Recorder
+from wasmlab.node.api.kubeapi import KubeApi
+from wasmlab.node.api.watch import Reflector
 from wasmlab.node.config import NodeConfig
-from wasmlab.node.events import NORMAL, Recorder
-from wasmlab.node.imagegc import ImageGc
-from wasmlab.node.images import Images
-from wasmlab.node.kubeapi import KubeApi
-from wasmlab.node.manager import PodManager
-from wasmlab.node.rotation import keep_rotating
-from wasmlab.node.runtime import Runtime
-from wasmlab.node.server import Endpoint
-from wasmlab.node.services import Services
-from wasmlab.node.serviceview import ServiceView
-from wasmlab.node.spans import SpanLog
-from wasmlab.node.tls import bind, ssl_context
-from wasmlab.node.volumes import VolumeManager
-from wasmlab.node.watch import Reflector
+from wasmlab.node.containers.services import Services
+from wasmlab.node.endpoint.server import Endpoint
+from wasmlab.node.endpoint.tls import bind, ssl_context
+from wasmlab.node.host import machine, pressure
+from wasmlab.node.host.imagegc import ImageGc
+from wasmlab.node.inputs.images import Images
+from wasmlab.node.inputs.serviceview import ServiceView
+from wasmlab.node.inputs.volumes import VolumeManager
+from wasmlab.node.membership import bootstrap, registration
+from wasmlab.node.membership.certificates import Certificates
+from wasmlab.node.pods.manager import PodManager
+from wasmlab.node.runtime.cgroups import ContainerGroups
+from wasmlab.node.runtime.rotation import keep_rotating
+from wasmlab.node.runtime.runs import Runtime
+from wasmlab.node.status.spans import SpanLog
 from wasmlab.paths import file_lock, private_dir
 
 if TYPE_CHECKING:
@@ -184,7 +186,7 @@ class NodeAgent:
         )
 
         def pressed(conditions: Mapping[str, str]) -> None:
-            services.account.pressure = tuple(conditions)
+            manager.account.pressure = tuple(conditions)
             if pressure.DISK in conditions:
                 collector.press()
 
@@ -235,16 +237,14 @@ class NodeAgent:
                 task.result()
         finally:
             if config.shutdown_grace_s > 0 and self.stopping.is_set():
-                await self._shut_down(node, manager, services)
+                await self._shut_down(node, manager)
             await self._close(background, manager, endpoint, recorder, client, spans, services.volumes)
 
-    async def _shut_down(
-        self, node: registration.Registration, manager: PodManager, services: Services
-    ) -> None:
+    async def _shut_down(self, node: registration.Registration, manager: PodManager) -> None:
         """The node ends with its pods (``--shutdown-grace-period``)."""
         grace_s, critical_s = self.config.shutdown_grace_s, self.config.shutdown_grace_critical_s
         log.info("the node is shutting down", grace_s=grace_s)
-        services.account.shutting_down = True
+        manager.account.shutting_down = True
         try:
             # An API server that does not answer keeps neither the pods nor this agent from ending.
             async with asyncio.timeout(grace_s + _SHUTDOWN_SLACK_S):

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from wasmlab.node import joincommand, pressure
-from wasmlab.node.imagepolicy import GcPolicy
+from wasmlab.node import joincommand
+from wasmlab.node.host import pressure
+from wasmlab.node.host.imagepolicy import GcPolicy
 
 node_app = typer.Typer(
     no_args_is_help=True, help="Run a WASM node: a kubelet whose containers are WASM modules."
@@ -124,8 +125,9 @@ def run(
     import asyncio
     import gc
 
-    from wasmlab.node import log, machine
+    from wasmlab.node import log
     from wasmlab.node.config import Intervals, NodeConfig, default_node_name
+    from wasmlab.node.host import machine
 
     labels = dict(_pair(one) for one in label or ())
     config = NodeConfig(

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wasmlab.errors import PrerequisiteError
-from wasmlab.node import pressure, quantity
-from wasmlab.node.imagepolicy import GcPolicy
+from wasmlab.node.api import quantity
+from wasmlab.node.host import pressure
+from wasmlab.node.host.imagepolicy import GcPolicy
 
 _DNS_NAME = re.compile(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
 _CAPACITIES = ("cpu", "memory", "pods", "ephemeral-storage")

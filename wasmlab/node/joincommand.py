@@ -61,7 +61,7 @@ def add(app: typer.Typer, program: Callable[[], list[str]]) -> None:
         again); any other is used as a bootstrap token. Then it waits until somebody approves the node's serving
         certificate: it says with which command. The kubeconfig is not kept.
         """
-        from wasmlab.node import grants
+        from wasmlab.node.membership import grants
 
         if print_rbac:
             typer.echo(grants.manifest(grants.bindings(automatic=not manual_approval)), nl=False)
@@ -70,9 +70,10 @@ def add(app: typer.Typer, program: Callable[[], list[str]]) -> None:
             raise typer.BadParameter("which cluster? Give its kubeconfig", param_hint="--kubeconfig")
         import asyncio
 
-        from wasmlab.node import log, machine
+        from wasmlab.node import log
         from wasmlab.node.config import Intervals, NodeConfig, default_node_name
-        from wasmlab.node.join import join as get_in
+        from wasmlab.node.host import machine
+        from wasmlab.node.membership.join import join as get_in
 
         where = machine.default_address() if address == "auto" else address
         config = NodeConfig(

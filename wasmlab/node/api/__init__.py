@@ -1,0 +1,1 @@
+"""What the node and the Kubernetes API say to each other: requests, watches, events, quantities, times."""

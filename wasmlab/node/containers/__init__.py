@@ -1,0 +1,1 @@
+"""One container's life: pulled, created, run, probed, talked to, ended, and run again."""

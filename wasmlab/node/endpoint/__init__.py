@@ -1,0 +1,1 @@
+"""What the node serves: the kubelet's paths over TLS, and who may ask for them."""

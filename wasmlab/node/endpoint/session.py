@@ -1,0 +1,109 @@
+"""One client of exec or attach: a WebSocket with channels, and the notice of its leaving."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from wasmlab.node.endpoint import streams
+from wasmlab.node.endpoint.streams import Frame, Streams
+
+_CLOSE_S = 2.0
+_ESTABLISHED = 1  # TCP_ESTABLISHED of linux/tcp_states.h
+_IDLE_S, _EVERY_S, _PROBES = 30, 10, 3
+
+
+class Session:
+    """A client's WebSocket. Make it with `Session.open`.
+
+    Attributes
+    ----------
+    streams : Streams
+        What it asked for.
+    """
+
+    def __init__(self, request: web.Request, socket_: web.WebSocketResponse, wanted: Streams) -> None:
+        self.streams = wanted
+        self._request = request
+        self._socket = socket_
+        self._protocol = socket_.ws_protocol or streams.V4
+
+    @classmethod
+    async def open(cls, request: web.Request, wanted: Streams) -> Session:
+        """Answer the upgrade, and say that the connection stands."""
+        # No pings: clients and the API server send their own. The kernel's keep-alive notices a machine that died.
+        answer = web.WebSocketResponse(protocols=streams.PROTOCOLS, compress=False, timeout=_CLOSE_S)
+        await answer.prepare(request)
+        _keep_alive(request)
+        session = cls(request, answer, wanted)
+        first = streams.STDOUT if wanted.stdout else streams.STDERR if wanted.stderr else streams.ERROR
+        await session.send(first, b"")
+        return session
+
+    @property
+    def response(self) -> web.WebSocketResponse:
+        """What the handler returns."""
+        return self._socket
+
+    async def gone(self) -> bool:
+        """Whether the client has left, also while what it sent before cannot be read on.
+
+        A connection that is not read shows neither end nor reset; one that has no owner any more answers to whatever
+        is sent to it with a reset. So it is sent something.
+        """
+        with contextlib.suppress(ConnectionError):
+            await self._socket.ping()
+        transport = self._request.transport
+        if self._socket.closed or transport is None or transport.is_closing():
+            return True
+        connection = transport.get_extra_info("socket")
+        try:
+            return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED)
+        except (OSError, AttributeError):
+            return False
+
+    async def send(self, channel: int, data: bytes) -> None:
+        """Send bytes on a channel, waiting for a slow client; nothing if it does not want the channel.
+
+        Raises
+        ------
+        ConnectionError
+            It has left.
+        """
+        if channel == streams.STDOUT and not self.streams.stdout:
+            return
+        if channel == streams.STDERR and not self.streams.stderr:
+            return
+        message = streams.encode(self._protocol, channel, data)
+        if isinstance(message, str):
+            await self._socket.send_str(message)
+        else:
+            await self._socket.send_bytes(message)
+
+    async def receive(self, on_stdin: Callable[[Frame], Awaitable[None]]) -> None:
+        """Hand on what comes for stdin; return when the client has left."""
+        async for message in self._socket:
+            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+                continue
+            frame = streams.decode(self._protocol, message.data)
+            if frame is not None and frame.channel == streams.STDIN and self.streams.stdin:
+                await on_stdin(frame)
+
+    async def finish(self, status: bytes) -> None:
+        """Send the last word and close."""
+        with contextlib.suppress(ConnectionError):
+            await self.send(streams.ERROR, status)
+            await self._socket.close()
+
+
+def _keep_alive(request: web.Request) -> None:
+    connection: Any = request.transport.get_extra_info("socket") if request.transport is not None else None
+    with contextlib.suppress(OSError, AttributeError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _EVERY_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
