@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from wasmlab.cluster.rest import Rest
-from wasmlab.errors import ProcessError
+from wasmlab.errors import ClusterError, ProcessError
 
 if TYPE_CHECKING:
     from kubernetes import client
+
+    from wasmlab.cluster.guest import Guest
 
 _KUBECTL_TIMEOUT_S = 120.0
 
@@ -27,7 +29,11 @@ class Access:
         Credentials of an administrator.
     context : str or None
         A context in it; None is its current one.
+    foreign : bool
+        Whether somebody else runs the cluster: then the lab works as a `wasmlab.cluster.guest.Guest`.
     """
+
+    foreign = False
 
     def __init__(self, kubeconfig: Path, context: str | None = None) -> None:
         self.kubeconfig = kubeconfig
@@ -66,6 +72,18 @@ class Access:
     def rest(self) -> Rest:
         """The same API server as raw dictionaries."""
         return Rest(self.api)
+
+    @cached_property
+    def guest(self) -> Guest | None:
+        """What this run of the lab makes in a cluster that is not ours; None in one that is."""
+        from wasmlab.cluster.guest import Guest
+
+        return Guest(self.rest, self._context_entry().get("namespace", "")) if self.foreign else None
+
+    @property
+    def namespace(self) -> str:
+        """Where the lab's objects go: ``default``, or in somebody else's cluster the guest's namespace."""
+        return self.guest.namespace if self.guest else "default"
 
     @property
     def core(self) -> client.CoreV1Api:
@@ -121,20 +139,44 @@ class Access:
         argv = [str(binary.ensure()), "kubectl", "--kubeconfig", str(self.kubeconfig)]
         if self.context:
             argv += ["--context", self.context]
+        if self.guest and self.guest.current:
+            argv += ["--namespace", self.guest.current]
         return [*argv, *args]
 
     def _forget_client(self) -> None:
         """The next request makes a new client: the credentials of a new start are new."""
+        self.__dict__.pop("guest", None)
         self.__dict__.pop("rest", None)
         if (api := self.__dict__.pop("api", None)) is not None:
             api.close()
 
     def _kubeconfig_entry(self, section: str, kind: str) -> dict[str, Any]:
+        name = self._context_entry()[kind]
+        return self._named(self._kubeconfig(), section, kind, name)
+
+    def _context_entry(self) -> dict[str, Any]:
+        config = self._kubeconfig()
+        return self._named(config, "contexts", "context", self.context or config.get("current-context"))
+
+    def _kubeconfig(self) -> dict[str, Any]:
         import yaml
 
-        config = yaml.safe_load(self.kubeconfig.read_text())
-        wanted = self.context or config["current-context"]
-        context = next(entry["context"] for entry in config["contexts"] if entry["name"] == wanted)
-        entry = next(entry for entry in config[section] if entry["name"] == context[kind])
-        found: dict[str, Any] = entry[kind]
-        return found
+        try:
+            config = yaml.safe_load(self.kubeconfig.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ClusterError(
+                f"the kubeconfig {self.kubeconfig} cannot be read: {error}", remedy="check the file"
+            ) from error
+        if not isinstance(config, dict):
+            raise ClusterError(f"{self.kubeconfig} is no kubeconfig", remedy="check the file")
+        return config
+
+    def _named(self, config: dict[str, Any], section: str, kind: str, name: Any) -> dict[str, Any]:
+        for entry in config.get(section) or ():
+            if entry.get("name") == name:
+                found: dict[str, Any] = entry.get(kind) or {}
+                return found
+        raise ClusterError(
+            f"the kubeconfig {self.kubeconfig} has no {kind} {name!r}",
+            remedy=f"`kubectl config view --kubeconfig {self.kubeconfig}` shows what it has",
+        )

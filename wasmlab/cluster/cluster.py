@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from wasmlab.cluster import manifests, processes
 from wasmlab.cluster.controlplane import ControlPlane, resources
 from wasmlab.cluster.joining import NODES, Joining
+from wasmlab.cluster.localregistry import LocalRegistry
 from wasmlab.cluster.nodes import NodeHandle, check_node_name, point_to
 from wasmlab.cluster.statedir import StateDir
 from wasmlab.errors import ClusterError
@@ -28,7 +30,8 @@ class Cluster(Joining):
     kubeconfig : Path
         Credentials of an administrator.
     registry : str
-        ``host:port`` of the registry that belongs to it; empty if there is none.
+        ``host:port`` of the registry that belongs to it. In somebody else's cluster for which none was given: one that
+        is started here, on loopback, from which only a node that runs on this machine can pull.
     dir : Path or None
         Directory of the state; None for a cluster that is not ours.
     nodes : dict of str to NodeHandle
@@ -46,12 +49,13 @@ class Cluster(Joining):
         temporary: bool = False,
     ) -> None:
         super().__init__(kubeconfig, context)
-        self.registry = registry
+        self._registry = registry
         self.state = state
         self.plane = plane
         self.nodes: dict[str, NodeHandle] = {}
         self._temporary = temporary
-        self._has_grants = plane is not None
+        self.foreign = plane is None
+        self._local_registry: LocalRegistry | None = None
         self._timeout_s = 60.0
 
     # ---------------------------------------------------------------- getting one
@@ -161,12 +165,19 @@ class Cluster(Joining):
         context : str, optional
             A context in it, else its current one.
         registry : str, optional
-            ``host:port`` of a registry that the nodes can reach.
+            ``host:port`` of a registry that the nodes can reach; see `registry` for what happens without one.
+
+        Notes
+        -----
+        Nothing is made before it is needed. What is made is labelled, in one namespace (the context's, else one of its
+        own), and removed by `stop`, at the latest when Python ends; see `wasmlab.cluster.guest`.
         """
         kubeconfig = Path(path).expanduser().absolute()
         if not kubeconfig.exists():
             raise ClusterError(f"there is no kubeconfig {kubeconfig}", remedy="check the path")
-        return cls(kubeconfig=kubeconfig, registry=registry or "", context=context)
+        cluster = cls(kubeconfig=kubeconfig, registry=registry or "", context=context)
+        atexit.register(cluster.stop)
+        return cluster
 
     # ---------------------------------------------------------------- life
 
@@ -197,11 +208,7 @@ class Cluster(Joining):
         """End the nodes, what runs on them, and the control plane; remove a temporary directory."""
         atexit.unregister(self.stop)
         if self.plane is None or self.state is None:
-            for handle in self.nodes.values():
-                handle.stop()
-                shutil.rmtree(handle.dir, ignore_errors=True)
-            self.nodes.clear()
-            self._forget_client()
+            self._leave()
             return
         self._find_nodes()
         for handle in self.nodes.values():
@@ -211,6 +218,38 @@ class Cluster(Joining):
         self._forget_client()
         if self._temporary:
             shutil.rmtree(self.state.root, ignore_errors=True)
+
+    def _leave(self) -> None:
+        """Remove everything of this run from somebody else's cluster: Pods while their node can still end them."""
+        guest = self.__dict__.get("guest")
+        try:
+            if guest is not None:
+                with contextlib.suppress(ClusterError):  # `leave` tries again, and says why it cannot
+                    guest.remove_pods()
+            for handle in self.nodes.values():
+                handle.stop()
+                shutil.rmtree(handle.dir, ignore_errors=True)
+            self.nodes.clear()
+            if guest is not None:
+                guest.leave()
+        finally:
+            if self._local_registry is not None:
+                self._local_registry.stop()
+                self._local_registry = None
+            self._forget_client()
+
+    @property
+    def registry(self) -> str:
+        """``host:port`` of the registry; see the class."""
+        if self.foreign and not self._registry:
+            if self._local_registry is None:
+                self._local_registry = LocalRegistry()
+            return self._local_registry.address
+        return self._registry
+
+    @registry.setter
+    def registry(self, address: str) -> None:
+        self._registry = address
 
     def kill(self) -> None:
         """SIGKILL the control plane, as a crash would; `start` brings it back with every object."""
@@ -251,7 +290,7 @@ class Cluster(Joining):
             "ready": bool(running and state.get("ready", True)),
             "pid": self.plane.pid if self.plane else None,
             "server": self.server if self.kubeconfig.exists() else None,
-            "registry": self.registry or None,
+            "registry": self._registry or None,
             "kubeconfig": str(self.kubeconfig),
             "versions": state.get("versions"),
             "started": state.get("started") if running else None,
@@ -315,6 +354,9 @@ class Cluster(Joining):
             If the node does not join; it is stopped again.
         """
         check_node_name(name)
+        if self.guest is not None:
+            self.guest.joins(name)
+            args = ("--label", self.guest.node_label, *args)
         if self.state is not None:
             directory = self.state.node(name)
         else:

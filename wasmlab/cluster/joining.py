@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from wasmlab.cluster import manifests
+from wasmlab.cluster import manifests, rbac
 from wasmlab.cluster.wait import wait_for
 from wasmlab.cluster.workloads import Workloads
 from wasmlab.errors import ClusterError
@@ -23,9 +23,6 @@ NODES = "/api/v1/nodes"
 
 class Joining(Workloads):
     """Nodes, certificate requests and bootstrap tokens of a cluster."""
-
-    # Whether the cluster lets nodes join from its start; else the grants are made with the first token.
-    _has_grants = False
 
     def node(self, name: str) -> dict[str, Any] | None:
         """Return a Node, or None."""
@@ -94,12 +91,13 @@ class Joining(Workloads):
         """
         import yaml
 
-        if not self._has_grants:  # an embedded control plane has the grants from its start
-            self.apply(manifests.bootstrap_bindings())
+        if self.guest is not None:  # an embedded control plane has the grants from its start
+            self.guest.may_join()
         alphabet = string.ascii_lowercase + string.digits
         token_id, secret = ("".join(secrets.choice(alphabet) for _ in range(n)) for n in (6, 16))
         expires = (datetime.now(UTC) + _TOKEN_LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")
-        self.apply(manifests.bootstrap_token(token_id, secret, expires))
+        group = rbac.GROUP if self.guest is not None else ""
+        self.rest.apply(self._own(manifests.bootstrap_token(token_id, secret, expires, group)))
         config = manifests.kubeconfig(
             self.server, base64.b64encode(self.ca).decode(), {"token": f"{token_id}.{secret}"}
         )

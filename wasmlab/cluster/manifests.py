@@ -28,7 +28,7 @@ def wasm_pod(
     env: Mapping[str, str] | None = None,
     restart_policy: str = "Never",
     node: str | None = None,
-    namespace: str = "default",
+    namespace: str | None = None,
     annotations: Mapping[str, str] | None = None,
     image_pull_policy: str | None = None,
 ) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def wasm_pod(
 
     Parameters
     ----------
-    name, namespace : str
-        Of the Pod; its container has the same name.
+    name : str
+        Of the Pod and of its container.
     image : str
         Reference of the artifact in a registry.
     engine : str, optional
@@ -50,6 +50,8 @@ def wasm_pod(
         ``"Never"``, ``"OnFailure"`` or ``"Always"``.
     node : str, optional
         A node by name, else any WASM node. The scheduler still decides (and checks taints and capacity).
+    namespace : str, optional
+        Of the Pod; where it is applied if None.
     annotations : mapping, optional
         More annotations.
     image_pull_policy : str, optional
@@ -63,7 +65,9 @@ def wasm_pod(
     notes = dict(annotations or {})
     if engine is not None:
         notes[ENGINE_ANNOTATION] = engine
-    metadata: dict[str, Any] = {"name": name, "namespace": namespace}
+    metadata: dict[str, Any] = {"name": name}
+    if namespace:
+        metadata["namespace"] = namespace
     if notes:
         metadata["annotations"] = notes
     container: dict[str, Any] = {"name": name, "image": image}
@@ -109,8 +113,17 @@ def article_pod(name: str = "hello-wasm", image: str = "hello-wasm:v1") -> dict[
     }
 
 
-def bootstrap_token(token_id: str, secret: str, expires: str) -> dict[str, Any]:
+def bootstrap_token(token_id: str, secret: str, expires: str, group: str = "") -> dict[str, Any]:
     """Return the Secret that is a bootstrap token.
+
+    Parameters
+    ----------
+    token_id, secret : str
+        Its two parts.
+    expires : str
+        When it ends, as RFC 3339 writes times.
+    group : str
+        One more group of whoever uses it.
 
     References
     ----------
@@ -127,31 +140,12 @@ def bootstrap_token(token_id: str, secret: str, expires: str) -> dict[str, Any]:
             "description": "Lets a WASM node join",
             "expiration": expires,
             "usage-bootstrap-authentication": "true",
-        },
-    }
-
-
-def bootstrap_bindings() -> list[dict[str, Any]]:
-    """Return the grants with which a node joins; an embedded control plane makes the same ones at its start."""
-    certificates = "system:certificates.k8s.io:certificatesigningrequests"
-    wanted = {
-        "wasmlab:node-bootstrapper": ("system:node-bootstrapper", "system:bootstrappers"),
-        "wasmlab:approve-first-certificate": (f"{certificates}:nodeclient", "system:bootstrappers"),
-        "wasmlab:approve-renewed-certificate": (f"{certificates}:selfnodeclient", "system:nodes"),
-    }
-    return [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
         }
-        for name, (role, group) in wanted.items()
-    ]
+        | ({"auth-extra-groups": group} if group else {}),
+    }
 
 
-def kubeconfig(server: str, ca_base64: str, user: Mapping[str, str]) -> dict[str, Any]:
+def kubeconfig(server: str, ca_base64: str, user: Mapping[str, str], namespace: str = "") -> dict[str, Any]:
     """Return a kubeconfig with one cluster and one user.
 
     Parameters
@@ -162,8 +156,13 @@ def kubeconfig(server: str, ca_base64: str, user: Mapping[str, str]) -> dict[str
         Its certificate authority, PEM in base64; empty if the system's authorities vouch for it.
     user : mapping
         The credentials, e.g. ``{"token": ...}``.
+    namespace : str
+        Where its commands work; empty is ``default``.
     """
     cluster = {"server": server}
+    context = {"cluster": "wasmlab", "user": "wasmlab"}
+    if namespace:
+        context["namespace"] = namespace
     if ca_base64:
         cluster["certificate-authority-data"] = ca_base64
     return {
@@ -171,6 +170,6 @@ def kubeconfig(server: str, ca_base64: str, user: Mapping[str, str]) -> dict[str
         "kind": "Config",
         "clusters": [{"name": "wasmlab", "cluster": cluster}],
         "users": [{"name": "wasmlab", "user": dict(user)}],
-        "contexts": [{"name": "wasmlab", "context": {"cluster": "wasmlab", "user": "wasmlab"}}],
+        "contexts": [{"name": "wasmlab", "context": context}],
         "current-context": "wasmlab",
     }

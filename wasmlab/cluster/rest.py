@@ -146,6 +146,25 @@ class Rest:
         ClusterError
             If the manifest lacks a name or kind, or the cluster does not know the kind.
         """
+        base, resource, name = self._resource(manifest)
+        if not resource["namespaced"]:
+            return f"{base}/{resource['name']}/{name}"
+        return (
+            f"{base}/namespaces/{manifest['metadata'].get('namespace', 'default')}/{resource['name']}/{name}"
+        )
+
+    def is_namespaced(self, manifest: dict[str, Any]) -> bool:
+        """Whether objects of this kind are in namespaces, by discovery.
+
+        Raises
+        ------
+        ClusterError
+            As `path`.
+        """
+        return bool(self._resource(manifest)[1]["namespaced"])
+
+    def _resource(self, manifest: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
+        """Return the path of the object's API group and version, what discovery says of its kind, and its name."""
         try:
             version, kind, name = manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]
         except (KeyError, TypeError) as error:
@@ -159,11 +178,7 @@ class Rest:
             raise ClusterError(
                 f"the cluster knows no {kind} in {version}", remedy="`wasmlab kubectl api-resources`"
             )
-        if not resource["namespaced"]:
-            return f"{base}/{resource['name']}/{name}"
-        return (
-            f"{base}/namespaces/{manifest['metadata'].get('namespace', 'default')}/{resource['name']}/{name}"
-        )
+        return base, resource, name
 
     def _open(
         self,

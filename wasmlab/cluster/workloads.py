@@ -18,7 +18,8 @@ class Workloads(Access):
         Parameters
         ----------
         manifest : dict or iterable of dict
-            One object or several; without a namespace they go to ``default``.
+            One object or several; without a namespace they go to the lab's, `Access.namespace`. In somebody else's
+            cluster they are labelled, and removed by `Cluster.stop`.
 
         Returns
         -------
@@ -28,21 +29,25 @@ class Workloads(Access):
         Raises
         ------
         ClusterError
-            With what the API server said.
+            With what the API server said; or, in somebody else's cluster, that such an object is there already.
         """
-        return [self.rest.apply(one) for one in _listed(manifest)]
+        return [self.rest.apply(self._own(one)) for one in _listed(manifest)]
 
     def delete(
         self, manifest: dict[str, Any] | Iterable[dict[str, Any]], *, grace_s: int | None = None
     ) -> None:
         """Delete objects; those that do not exist are passed over. Does not wait until they are gone."""
         for one in _listed(manifest):
-            self.rest.delete(one, grace_s)
+            self.rest.delete(self._own(one), grace_s)
+
+    def _own(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Return a manifest as the lab may apply or delete it; in somebody else's cluster only if it is the lab's."""
+        return self.guest.claim(manifest) if self.guest else manifest
 
     def wait_pod(
         self,
         name: str,
-        namespace: str = "default",
+        namespace: str | None = None,
         phase: Sequence[str] = ("Succeeded", "Failed"),
         timeout_s: float = 30.0,
     ) -> dict[str, Any]:
@@ -58,6 +63,7 @@ class Workloads(Access):
         NotReady
             At the deadline, with the pod's ``events``.
         """
+        namespace = namespace or self.namespace
 
         def arrived(pod: dict[str, Any] | None) -> bool:
             return pod is not None and pod["status"].get("phase") in phase
@@ -74,7 +80,7 @@ class Workloads(Access):
         assert found is not None
         return found
 
-    def wait_gone(self, name: str, namespace: str = "default", timeout_s: float = 30.0) -> None:
+    def wait_gone(self, name: str, namespace: str | None = None, timeout_s: float = 30.0) -> None:
         """Wait until a pod no longer exists.
 
         Raises
@@ -82,6 +88,7 @@ class Workloads(Access):
         NotReady
             At the deadline.
         """
+        namespace = namespace or self.namespace
         wait_for(
             self.rest,
             _pods(namespace),
@@ -94,7 +101,7 @@ class Workloads(Access):
     def logs(
         self,
         name: str,
-        namespace: str = "default",
+        namespace: str | None = None,
         *,
         container: str | None = None,
         previous: bool = False,
@@ -118,14 +125,16 @@ class Workloads(Access):
             "sinceSeconds": since_s,
             "limitBytes": limit_bytes,
         }
+        namespace = namespace or self.namespace
         what = f"read the logs of pod {namespace}/{name}"
         return self.rest.call("GET", f"{_pods(namespace)}/{name}/log", query=query, what=what).decode(
             errors="replace"
         )
 
-    def events(self, name: str | None = None, namespace: str = "default") -> list[dict[str, Any]]:
+    def events(self, name: str | None = None, namespace: str | None = None) -> list[dict[str, Any]]:
         """Return the events about an object (or all), oldest first: raw ``v1.Event`` dictionaries."""
         selector = f"involvedObject.name={name}" if name else None
+        namespace = namespace or self.namespace
         items: list[dict[str, Any]] = self.rest.get(
             f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector
         )["items"]
