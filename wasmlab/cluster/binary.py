@@ -2,7 +2,8 @@
 
 Guarantees: a binary that `ensure` returns is complete (it is renamed into place); two builders do not build twice
 (file lock); a change of the Go sources, their dependencies or the compiler's release builds anew; an interrupted
-build leaves no half binary and continues where it was, because Go caches packages.
+build leaves no half binary and continues where it was, because Go caches packages. A program that is installed as the
+package ``wasmlab-kube`` and was built from the same sources is taken instead.
 
 ``python -m wasmlab.cluster.binary`` builds and prints the path.
 """
@@ -10,7 +11,6 @@ build leaves no half binary and continues where it was, because Go caches packag
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import signal
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wasmlab.cluster import gotoolchain
+from wasmlab.cluster import gotoolchain, prebuilt
 from wasmlab.console import say
 from wasmlab.errors import PrerequisiteError, ProcessError
 from wasmlab.paths import cache_dir, file_lock
@@ -38,17 +38,13 @@ _KEEP = 3
 
 def key(go: gotoolchain.Go) -> str:
     """Return what a binary is known by: sources, dependencies, compiler release, architecture."""
-    digest = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
-        if path.suffix == ".go" or path.name in ("go.mod", "go.sum"):
-            digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
-    return f"{digest.hexdigest()[:16]}-{go.tag}"
+    return f"{prebuilt.sources_digest(SOURCES)}-{go.tag}"
 
 
 def find() -> Path | None:
     """Return the binary if it is there already, without building or installing anything."""
-    if override := _override():
-        return override
+    if there := _override() or prebuilt.find():
+        return there
     go = gotoolchain.system() or gotoolchain.cached()
     if go is None:
         return None
@@ -76,8 +72,8 @@ def ensure(*, progress: bool = True) -> Path:
     ProcessError
         If the compiler fails; with its last lines.
     """
-    if override := _override():
-        return override
+    if there := _override() or prebuilt.find():
+        return there
     go = gotoolchain.find(progress=progress)
     path = cache_dir("kube", key(go)) / NAME
     if path.exists():

@@ -24,6 +24,7 @@ from wasmlab.paths import cache_dir
 SOURCES = Path(__file__).with_name("native")
 MODULE = "wasmer_native"
 LIBRARY = f"{MODULE}.abi3.so"
+KEY_FILE = "KEY"
 OVERRIDE = "WASMLAB_WASMER"
 _COMPILERS = {"": "cranelift", "native": "cranelift", "native-singlepass": "singlepass"}
 _NAMED = {"wasmer-native": "native", "wasmer-singlepass": "native-singlepass", "wasmer-sdk": "sdk"}
@@ -43,21 +44,26 @@ def key() -> str:
 
 def find() -> Path | None:
     """Return the library if it is in the cache or installed, without building anything."""
-    if not (SOURCES / "Cargo.lock").exists():
-        return _installed()
+    if library := installed():
+        return library
     library = cache_dir("native") / key() / LIBRARY
-    return library if library.exists() else _installed()
+    return library if library.exists() else None
 
 
-def _installed() -> Path | None:
+def installed() -> Path | None:
+    """Return the library of the installed package, if it is the one that this wasmlab wants."""
     spec = importlib.util.find_spec(MODULE) if MODULE not in sys.modules else sys.modules[MODULE].__spec__
     if spec is None or spec.origin is None:
         return None
     package = Path(spec.origin).parent
-    # Of another version it may know other arguments.
-    wanted = package.parent / f"{MODULE}-{version()}.dist-info"
     library = package / LIBRARY
-    return library if wanted.exists() and library.exists() else None
+    if not library.exists():
+        return None
+    try:
+        return library if (package / KEY_FILE).read_text() == key() else None
+    except OSError:
+        # maturin's wheel says only its version. Of another version it may know other arguments.
+        return library if (package.parent / f"{MODULE}-{version()}.dist-info").exists() else None
 
 
 def chosen(name: str = "wasmer") -> tuple[Path, str] | None:

@@ -10,9 +10,7 @@ be installed elsewhere, the wheel.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -20,17 +18,25 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import tomllib
-import zipfile
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from wasmlab import wheelfile
 from wasmlab.console import say
-from wasmlab.engines.native_binding import LIBRARY, MODULE, SOURCES, key, version, wasmer_version
+from wasmlab.engines.native_binding import (
+    KEY_FILE,
+    LIBRARY,
+    MODULE,
+    SOURCES,
+    installed,
+    key,
+    version,
+    wasmer_version,
+)
 from wasmlab.errors import PrerequisiteError, ProcessError
 from wasmlab.paths import cache_dir, file_lock
 
@@ -61,6 +67,8 @@ def ensure(*, progress: bool = True) -> Path:
     ProcessError
         If the compiler fails; with its last lines.
     """
+    if library := installed():
+        return library.parent
     directory = cache_dir("native") / key()
     if (directory / LIBRARY).exists():
         return directory
@@ -131,15 +139,8 @@ def write_wheel(library: bytes, folder: Path) -> Path:
 
     The layout is that of maturin: a package around the library, because type checkers read the stubs of packages only.
 
-    References
-    ----------
-    Binary distribution format: packaging.python.org, specifications.
     """
-    tag = f"cp311-abi3-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
-    name = f"{MODULE}-{version()}"
-    info = f"{name}.dist-info"
     about = (
-        f"Metadata-Version: 2.4\nName: wasmer-native\nVersion: {version()}\n"
         "Summary: The Wasmer WebAssembly runtime for Python 3.11 and newer, with its phases apart\n"
         "License-Expression: Apache-2.0\nRequires-Python: >=3.11\nDescription-Content-Type: text/markdown\n\n"
     )
@@ -148,22 +149,17 @@ def write_wheel(library: bytes, folder: Path) -> Path:
         f"{MODULE}/__init__.pyi": (SOURCES / f"{MODULE}.pyi").read_bytes(),
         f"{MODULE}/py.typed": b"",
         f"{MODULE}/{LIBRARY}": library,
-        f"{info}/METADATA": about.encode() + (SOURCES / "README.md").read_bytes(),
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: wasmlab\nRoot-Is-Purelib: false\nTag: {tag}\n".encode(),
+        f"{MODULE}/{KEY_FILE}": key().encode(),
     }
-    record = "".join(
-        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
-        for path, data in files.items()
+    return wheelfile.write(
+        folder,
+        name="wasmer-native",
+        version=version(),
+        tag=f"cp311-abi3-{wheelfile.platform_tag(library)}",
+        metadata=about + (SOURCES / "README.md").read_text(),
+        files=files,
+        executable=[f"{MODULE}/{LIBRARY}"],
     )
-    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
-    wheel = folder / f"{name}-{tag}.whl"
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, data in files.items():
-            entry = zipfile.ZipInfo(path)
-            entry.external_attr = (0o100755 if path.endswith(".so") else 0o100644) << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data)
-    return wheel
 
 
 @contextlib.contextmanager
