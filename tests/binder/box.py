@@ -1,9 +1,9 @@
 """What a Binder session is, as far as it can be had without Docker: another user, another home, a limit of memory.
 
-A `Box` is a directory. What runs in it runs as an ordinary user (no capabilities, no way to get any) in a mount namespace
-of its own, in which ``/home/jovyan`` is a clone of the repository, ``/srv/conda`` the environment, ``/tmp`` is private,
-``/dev/shm`` has Docker's 64 MB, and neither the checkout nor root's home, hence no cache, can be seen. It belongs to a
-memory cgroup, which also tells what is still running at the end.
+A `Box` is a directory. What runs in it runs as an ordinary user (no capabilities, no way to get any) in a mount
+namespace of its own: ``/home/jovyan`` is a clone of the repository, ``/srv/conda`` the environment, ``/tmp`` is
+private, ``/dev/shm`` has Docker's 64 MB, and neither the checkout nor root's home, hence no cache, can be seen. It
+belongs to a memory cgroup, which also tells what is still running at the end.
 
 What it does not prove: conda's own resolution (the environment is a virtual environment with the same lock), and the
 Debian packages of ``apt.txt`` (they are root's step of the image, taken from this machine).
@@ -80,7 +80,9 @@ class Box:
         if not (home / ".git").exists():
             # Through a directory that is not the home, because git does not clone into one that holds things.
             work = self.root / "clone"
-            subprocess.run(["git", "clone", "-q", "--no-local", "--depth=1", f"file://{ROOT}", work], check=True)
+            subprocess.run(
+                ["git", "clone", "-q", "--no-local", "--depth=1", f"file://{ROOT}", work], check=True
+            )
             shutil.copytree(work, home, symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(work)
         else:

@@ -32,10 +32,29 @@ async def _wait(server: aiohttp.ClientSession, timeout_s: float) -> None:
 async def _execute(socket: aiohttp.ClientWebSocketResponse, code: str) -> str:
     """Run one cell and return what it failed with, or nothing."""
     sent = uuid.uuid4().hex
-    header = {"msg_id": sent, "msg_type": "execute_request", "username": "", "session": sent, "version": "5.4"}
-    content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
+    header = {
+        "msg_id": sent,
+        "msg_type": "execute_request",
+        "username": "",
+        "session": sent,
+        "version": "5.4",
+    }
+    content = {
+        "code": code,
+        "silent": False,
+        "store_history": True,
+        "allow_stdin": False,
+        "stop_on_error": True,
+    }
     await socket.send_json(
-        {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
+        {
+            "header": header,
+            "parent_header": {},
+            "metadata": {},
+            "content": content,
+            "channel": "shell",
+            "buffers": [],
+        }
     )
     async for message in socket:
         if message.type != aiohttp.WSMsgType.TEXT:  # buffers of widgets

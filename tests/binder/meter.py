@@ -3,7 +3,7 @@
 Two figures, because a cgroup's own ``max_usage_in_bytes`` counts every page of every file that was read and therefore
 always ends at the limit:
 
-- `unreclaimable_bytes`: anonymous memory and tmpfs; what the kernel cannot take back without swap. At the limit, it kills.
+- `unreclaimable_bytes`: anonymous memory and tmpfs: what the kernel cannot take back without swap, so that it kills.
 - `working_set_bytes`: usage less the inactive file pages; what Kubernetes, and so Binder, shows and evicts by.
 
 References

@@ -132,7 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dir", type=Path, default=Path("/tmp/wasmlab-binder"))
     parser.add_argument("--memory-mib", type=int, default=2048)
-    parser.add_argument("--fresh", action="store_true", help="remove the directory first: build everything again")
+    parser.add_argument(
+        "--fresh", action="store_true", help="remove the directory first: build everything again"
+    )
     parser.add_argument("--only", choices=("environment", "postBuild", "session"), help="one step alone")
     options = parser.parse_args()
     if options.fresh:

@@ -15,7 +15,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 BINDER = ROOT / "binder"
 # What needs root, or writes where an ordinary user may not.
-_PRIVILEGED = r"\b(sudo|su|apt|apt-get|dpkg|chown|mount|useradd|systemctl|setcap|modprobe)\b|/(usr|etc|opt|root)/"
+_PRIVILEGED = (
+    r"\b(sudo|su|apt|apt-get|dpkg|chown|mount|useradd|systemctl|setcap|modprobe)\b|/(usr|etc|opt|root)/"
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,14 @@ def test_the_environment_is_the_lock(dockerfile: str) -> None:
     (pip,) = [one["pip"] for one in wanted["dependencies"] if isinstance(one, dict)]
     assert pip == ["-r requirements.lock"]
     locked = (BINDER / "requirements.lock").read_text()
-    for needed in ("jupyterlab==", "ipywidgets==", "wasmtime==", "wasmer-sdk==", "papermill==", "setuptools=="):
+    for needed in (
+        "jupyterlab==",
+        "ipywidgets==",
+        "wasmtime==",
+        "wasmer-sdk==",
+        "papermill==",
+        "setuptools==",
+    ):
         assert f"\n{needed}" in locked
 
 
@@ -92,7 +101,12 @@ def test_start_hands_over_to_the_command_of_the_session(tmp_path: Path) -> None:
     env = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     words = ["two words", "$HOME", "'"]
     done = subprocess.run(
-        [BINDER / "start", "printf", "%s\n", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
+        [BINDER / "start", "printf", "%s\n", *words],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (done.returncode, done.stdout.splitlines()) == (0, words), done.stderr
     failing = subprocess.run([BINDER / "start", "sh", "-c", "exit 7"], cwd=ROOT, env=env, timeout=60)

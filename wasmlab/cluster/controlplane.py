@@ -10,6 +10,7 @@ from typing import Any
 from wasmlab.cluster import binary, processes
 from wasmlab.cluster.statedir import StateDir
 from wasmlab.errors import ClusterError, ProcessError
+from wasmlab.memory import limit_bytes
 from wasmlab.process import Child, tail
 
 # Exit codes of the Go program, see kube/main.go.
@@ -20,6 +21,11 @@ STOP_GRACE_S = 15.0
 # How much its heap may grow between two collections, in percent. At 50 a burst of pods spends a quarter of the control
 # plane's CPU time in the collector; 100 costs 28 MB more at idle (349 MB), 150 already 68 MB.
 _GOGC = "100"
+# Where there is little memory (Binder: 2 GB) the collector works harder above this part of it, before the kernel ends
+# the whole session. At idle it needs 350 MB, so the limit is felt under load alone.
+_LITTLE_BYTES = 4 * 1024**3
+_SHARE = 5
+_LEAST_BYTES = 256 * 1024**2
 
 
 class ControlPlane:
@@ -95,7 +101,7 @@ class ControlPlane:
             # No PDEATHSIG: it follows the starting *thread*, and notebooks and servers start things from threads.
             self._child = child = Child(
                 argv, log=self.state.log, die_with_parent=False, pass_fds=pass_fds,
-                env={"GOGC": _GOGC, **os.environ, "OTEL_TRACES_EXPORTER": "none"},
+                env={"GOGC": _GOGC, **_thrift(), **os.environ, "OTEL_TRACES_EXPORTER": "none"},
             )  # fmt: skip
         finally:
             for fd in pass_fds:
@@ -163,6 +169,14 @@ class ControlPlane:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
+
+
+def _thrift() -> dict[str, str]:
+    """GOMEMLIMIT where memory is limited to little; it is soft, and one that the user has set goes before it."""
+    limit = limit_bytes()
+    if limit is None or limit >= _LITTLE_BYTES:
+        return {}
+    return {"GOMEMLIMIT": str(max(_LEAST_BYTES, limit // _SHARE))}
 
 
 def resources(pid: int) -> dict[str, float]:

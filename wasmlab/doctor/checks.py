@@ -65,29 +65,10 @@ def _platform() -> Iterator[Finding]:
     )
 
 
-def memory_bytes() -> tuple[int, int]:
-    """Return total and available memory in bytes, with the cgroup's limit taken into account.
-
-    References
-    ----------
-    proc(5), /proc/meminfo; kernel documentation, cgroup-v1/memory and cgroup-v2.
-    """
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    total, available = (int(fields[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    for limit_file in (
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ):
-        try:
-            limit = int(Path(limit_file).read_text())
-        except (OSError, ValueError):  # not mounted, or "max"
-            continue
-        total, available = min(total, limit), min(available, limit)
-    return total, available
-
-
 def _memory() -> Iterator[Finding]:
-    total, available = memory_bytes()
+    from wasmlab.memory import usable_bytes
+
+    total, available = usable_bytes()
     ok = available >= 1 * _GIB
     yield Finding(
         "Memory",
