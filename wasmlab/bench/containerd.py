@@ -29,6 +29,7 @@ from typing import Any
 from wasmlab.bench import memory, stats
 from wasmlab.containerd import native
 from wasmlab.errors import BenchmarkError, PrerequisiteError
+from wasmlab.modules.files import data_dir
 from wasmlab.oci.image import Image, archive, scratch_image
 from wasmlab.paths import cache_dir
 from wasmlab.process import Child
@@ -277,7 +278,7 @@ def _module(source: Path) -> bytes:
 
 def images() -> dict[tuple[str, str], Image]:
     """Return the images by (workload, ``wasm`` or ``native``)."""
-    data = Path(__file__).resolve().parents[2] / "data" / "wasm"
+    data = data_dir("wasm")
     big = cache_dir("bench") / "big.c"
     text = big_source()
     if not big.exists() or big.read_text() != text:

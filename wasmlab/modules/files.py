@@ -1,4 +1,4 @@
-"""Where the lab's data files are."""
+"""Where the lab's data files and notebooks are: in the checkout, or in the package when it was installed as a wheel."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ from pathlib import Path
 from wasmlab.errors import PrerequisiteError
 
 
+# Below the package. Only wheels and source distributions have it (wasmlab.release puts it there).
+MATERIAL = "_material"
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def root() -> Path:
+    """Return the directory that ``data/`` and ``notebooks/`` are in: the checkout, or a part of the installed package."""
+    material = _PACKAGE / MATERIAL
+    return material if material.is_dir() else _PACKAGE.parent
+
+
 def data_dir(*parts: str) -> Path:
-    """Return ``data/<parts>`` of the checkout (or of ``$WASMLAB_DATA``).
+    """Return ``data/<parts>`` of the lab (or of ``$WASMLAB_DATA``).
 
     Raises
     ------
@@ -17,7 +28,7 @@ def data_dir(*parts: str) -> Path:
         If it does not exist: the package was installed without its checkout.
     """
     override = os.environ.get("WASMLAB_DATA")
-    base = Path(override) if override else Path(__file__).resolve().parents[2] / "data"
+    base = Path(override) if override else root() / "data"
     path = base.joinpath(*parts)
     if not path.exists():
         raise PrerequisiteError(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wasmlab.errors import NotebookError
+from wasmlab.modules.files import root
 from wasmlab.notebooks import conventions
 from wasmlab.paths import atomic_write, file_lock
 from wasmlab.process import tail
@@ -94,7 +95,7 @@ def find_directory(given: Path | None = None) -> Path:
     NotebookError
         If there is none.
     """
-    tried = [given] if given else [Path("notebooks"), Path(__file__).resolve().parents[2] / "notebooks"]
+    tried = [given] if given else [Path("notebooks"), root() / "notebooks"]
     for directory in tried:
         if directory.is_dir() and any(directory.glob("[0-9][0-9]_*.ipynb")):
             return directory.resolve()

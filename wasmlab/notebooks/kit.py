@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.errors import NotReady
+from wasmlab.modules.files import MATERIAL, root
 from wasmlab.notebooks import diagrams
 
 if TYPE_CHECKING:
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 
 
 def repository() -> Path:
-    """Return the root of the checkout, where ``data/`` and ``notebooks/`` are."""
-    return Path(__file__).resolve().parents[2]
+    """Return the directory that ``data/`` and ``notebooks/`` are in."""
+    return root()
 
 
 def reports(*parts: str) -> Path:
     """Return the report directory, or a directory below it; it is created."""
-    path = Path(os.environ.get("WASMLAB_REPORTS") or repository() / "reports").joinpath(*parts)
+    base = repository()
+    # An installed package is no place for reports.
+    beside = base / "reports" if base.name != MATERIAL else Path("reports")
+    path = Path(os.environ.get("WASMLAB_REPORTS") or beside).joinpath(*parts)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
