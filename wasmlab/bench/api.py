@@ -129,6 +129,8 @@ class PodWatch:
         Pod name -> the pod as last seen.
     ended : int
         How many pods have been seen Succeeded or Failed.
+    gone : set of str
+        Pods that were deleted before that.
     """
 
     def __init__(self, api: Api, namespace: str) -> None:
@@ -137,6 +139,7 @@ class PodWatch:
         self.seen: dict[str, dict[str, int]] = {}
         self.last: dict[str, dict[str, Any]] = {}
         self.ended = 0
+        self.gone: set[str] = set()
         self._news = threading.Condition()
         self._stop = threading.Event()
         self._connection: http.client.HTTPSConnection | None = None
@@ -174,10 +177,12 @@ class PodWatch:
         Raises
         ------
         NotReady
-            At the deadline, with what its containers say.
+            At the deadline, with what its containers say; at once if the pod was deleted.
         """
-        if not self.wait(lambda: "done" in self.seen.get(name, {}), timeout_s):
+        if not self.wait(lambda: name in self.gone or "done" in self.seen.get(name, {}), timeout_s):
             raise NotReady(f"pod {name} did not end within {timeout_s:g} s: {self._why(name)}", events=[])
+        if name in self.gone:
+            raise NotReady(f"pod {name} was deleted before it ended", events=[])
         return self.seen[name]
 
     def _why(self, name: str) -> str:
@@ -226,12 +231,12 @@ class PodWatch:
                         event = _parse(line)
                         if event["type"] == "ERROR":
                             return
-                        self._note(event["object"], now)
+                        self._note(event["object"], now, deleted=event["type"] == "DELETED")
         finally:
             self._connection = None
             connection.close()
 
-    def _note(self, pod: dict[str, Any], now: int) -> None:
+    def _note(self, pod: dict[str, Any], now: int, *, deleted: bool = False) -> None:
         name = pod["metadata"]["name"]
         phase = pod.get("status", {}).get("phase")
         with self._news:
@@ -244,6 +249,8 @@ class PodWatch:
             if phase in ("Succeeded", "Failed") and "done" not in moments:
                 moments["done"] = now
                 self.ended += 1
+            if deleted and "done" not in moments:
+                self.gone.add(name)
             self.last[name] = pod
             self._news.notify_all()
 

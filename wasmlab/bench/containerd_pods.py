@@ -244,7 +244,7 @@ class ContainerdPodExecutor:
         try:
             make_namespace(self._api, self.namespace)
             self._stack.callback(self._remove_namespace)
-            self._watch = self._stack.enter_context(PodWatch(self._api, self.namespace))
+            self.watch = self._stack.enter_context(PodWatch(self._api, self.namespace))
             self._events = self._stack.enter_context(Events(self._node))
             self._kubelet = Lines(self._node.log)
             self._shim = Lines(self._node.layout.shim / "spans.jsonl")
@@ -256,6 +256,15 @@ class ContainerdPodExecutor:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
         self._api.close()
+
+    @property
+    def api(self) -> Api:
+        """The connection that is measured."""
+        return self._api
+
+    def ready_pod(self, engine: str, work: workloads.Workload) -> tuple[str, dict[str, Any]]:
+        """Return a fresh name and the manifest of a Pod that the node has nothing to prepare for."""
+        return self._pod(engine, work, self._prepare(engine, work))
 
     def _remove_namespace(self) -> None:
         with contextlib.suppress(ClusterError):
@@ -294,7 +303,7 @@ class ContainerdPodExecutor:
                 names.append((pod, key))
         for pod, key in names:
             with contextlib.suppress(NotReady):
-                self._watch.wait_done(pod, _DEADLINE_S)
+                self.watch.wait_done(pod, _DEADLINE_S)
                 self._prepared.add(key)
 
     # ---------------------------------------------------------------- images
@@ -359,8 +368,8 @@ class ContainerdPodExecutor:
         if status != 201:
             message = json.loads(data).get("message")
             raise ClusterError(f"the API server refused the Pod: {status} {message}", status=status)
-        seen = self._watch.wait_done(name, _DEADLINE_S)
-        ended = self._watch.last[name]
+        seen = self.watch.wait_done(name, _DEADLINE_S)
+        ended = self.watch.last[name]
         first = (ended["status"].get("containerStatuses") or [{}])[0]
         container = first.get("containerID", "").rpartition("//")[2]
         at = container_moments(self._settle(container), container)

@@ -43,6 +43,8 @@ def flood(
     writers: int = WRITERS,
     in_flight: int | None = None,
     timeout_s: float = 120.0,
+    stop: threading.Event | None = None,
+    into: Flood | None = None,
 ) -> Flood:
     """Write Pods as fast as they are taken.
 
@@ -60,16 +62,20 @@ def flood(
         So many Pods at a time: the next one is written when one has ended. None: all at once.
     timeout_s : float
         Deadline of the whole.
+    stop : Event, optional
+        When it is set, no further Pod is written.
+    into : Flood, optional
+        What is returned, for those who want to look at it meanwhile.
 
     Returns
     -------
     Flood
         When all have been written (not: ended). Those that were not by the deadline are missing.
     """
-    done = Flood()
+    done = into if into is not None else Flood()
     feed = iter(pods)
     lock = threading.Lock()
-    stop = threading.Event()
+    stop = stop or threading.Event()
     deadline = time.monotonic() + timeout_s
     limit = in_flight or len(pods)
     already = watch.ended

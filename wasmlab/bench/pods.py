@@ -151,6 +151,18 @@ class PodExecutor:
         )
         return name, manifest
 
+    def spans_of(self, uid: str) -> tuple[Span, ...]:
+        """Return what the node's agent has noted of a pod by now, once; empty if it has not yet."""
+        if self._spans is None:
+            return ()
+        self._spans.poll()
+        return self._spans.wait(uid, 0.0)
+
+    def ready_pod(self, engine: str, work: workloads.Workload) -> tuple[str, dict[str, Any]]:
+        """Return a fresh name and the manifest of a Pod that the node has nothing to prepare for."""
+        name, manifest = self.pod(self.prepare(engine, work), engine, work.args)
+        return name, work.with_scratch(manifest)
+
     def create(self, manifest: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
         """Write a Pod and return when that began, when it was answered (ns), and the answer.
 

@@ -13,7 +13,8 @@ from wasmlab.widgets.model import State
 _PATHS = {"nodes": "/api/v1/nodes", "pods": "/api/v1/pods"}
 # A watch ends by itself after so long, so that a feed that was closed holds its thread no longer than that.
 _WATCH_S = 5
-_RETRY_S = 1.0
+# The first and the longest pause after an error.
+_RETRY_S, _RETRY_MOST_S = 1.0, 10.0
 
 
 class Feed:
@@ -30,14 +31,14 @@ class Feed:
     ----------
     state : State
         To be read under `lock`.
-    trouble : str
-        Why what is shown may be old; empty if it is not.
+    trouble, remedy : str
+        Why what is shown may be old, and what to do; empty if it is not.
     """
 
     def __init__(self, cluster: Cluster, on_change: Callable[[], None]) -> None:
         self.state = State()
         self.lock = threading.Lock()
-        self.trouble = ""
+        self.trouble, self.remedy = "", ""
         self._on_change = on_change
         self._closed = threading.Event()
         for kind in _PATHS:
@@ -54,19 +55,22 @@ class Feed:
         return self._closed.is_set()
 
     def _follow(self, kind: str, rest: Rest) -> None:
+        pause_s = _RETRY_S
         while not self._closed.is_set():
             try:
                 listing = rest.get(_PATHS[kind])
                 with self.lock:
                     self.state.replace(kind, listing["items"])
-                    self.trouble = ""
+                    self.trouble, self.remedy = "", ""
                 self._on_change()
+                pause_s = _RETRY_S
                 self._watch(kind, rest, listing["metadata"]["resourceVersion"])
             except ClusterError as error:
                 with self.lock:
-                    self.trouble = error.message
+                    self.trouble, self.remedy = error.message, error.remedy or ""
                 self._on_change()
-                self._closed.wait(_RETRY_S)
+                self._closed.wait(pause_s)
+                pause_s = min(2 * pause_s, _RETRY_MOST_S)
 
     def _watch(self, kind: str, rest: Rest, version: str) -> None:
         while not self._closed.is_set():

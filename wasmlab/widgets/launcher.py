@@ -1,13 +1,12 @@
 """Choose a module, an engine and a path, start Pods, and watch the figures grow while they end.
 
-What runs here is the bench itself (`wasmlab.bench.runner`): interleaved in random order, with the native control, every
-failure a row. Only the figures are drawn after each block instead of at the end. `results` holds the rows.
+One after the other is a measurement: the bench itself, interleaved in random order with the native controls, and the
+medians with their intervals are the report's. All at once is a burst: how many pods a second, and where they wait.
+`results` and `records` hold what was seen. Drawing costs the kernel a few milliseconds, at most twice a second.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import io
 import os
 import threading
@@ -15,26 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from wasmlab.bench.plan import Arm, Plan, cross
-from wasmlab.bench.store import Results
 from wasmlab.cluster import Cluster
-from wasmlab.errors import BenchmarkError, WasmlabError
+from wasmlab.errors import BenchmarkError
 from wasmlab.modules import workloads
-from wasmlab.widgets import html
+from wasmlab.widgets import charts, html, lifetimes
 from wasmlab.widgets.feed import thinned
+from wasmlab.widgets.launching import MODES, Choice, Launch
+from wasmlab.widgets.records import MEASURES, Standing, failures, standing, verdict
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from wasmlab.bench.store import Results
     from wasmlab.containerd import ContainerdNode
+    from wasmlab.widgets.records import Ending, PodRecord
 
-_REDRAW_S = 0.7
+_REDRAW_S = 0.5
 _ENGINES = {"wasmtime": ("wasmtime",), "wasmer": ("wasmer",), "side by side": ("wasmtime", "wasmer")}
 _PATHS = {"path 1: WASM node": "node", "path 2: containerd": "containerd"}
-# What an ordinary Pod of a running node costs; through containerd every Pod gets a shim of its own.
-_MODES = {"node": "warm", "containerd": "cached"}
-_MOST = 200
-# Nobody watches that long.
+_ORDERS = {"one after the other": False, "all at once": True}
+_MOST = 500
+# How long `close` waits for a launch that was cancelled.
 _JOIN_S = 30.0
 
 
@@ -46,78 +44,148 @@ class Launcher(widgets.VBox):
     cluster : Cluster
         With a Ready WASM node of this machine.
     container_node : ContainerdNode, optional
-        For path 2.
+        For path 2. Without one the launcher starts its own as soon as path 2 is chosen, if this machine can.
 
     Attributes
     ----------
     results : Results or None
-        The rows of the launch that runs, or ran last.
+        The rows of the launch that ran last, if its pods ran one after the other.
+    records : list of PodRecord
+        Its pods that have ended.
+
+    Examples
+    --------
+    >>> launcher = Launcher(cluster)                                # doctest: +SKIP
+    >>> launcher                                                    # doctest: +SKIP
+    >>> launcher.snapshot()  # a copy that stays in the notebook    # doctest: +SKIP
     """
 
     def __init__(self, cluster: Cluster, container_node: ContainerdNode | None = None) -> None:
         self._cluster = cluster
         self._container_node = container_node
-        self._cancelled = threading.Event()
+        self._own_node: ContainerdNode | None = None
+        self._launch: Launch | None = None
+        self._ending: Ending | None = None
+        # What is said at the end; empty while a launch runs.
+        self._told = ""
         self._worker: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self.results: Results | None = None
-        names = [work.name for work in workloads.catalogue().values() if "node" in work.paths]
-        paths = list(_PATHS) if container_node else list(_PATHS)[:1]
-        self._module = widgets.Dropdown(options=names, value="hello", description="module")
-        self._engine = widgets.ToggleButtons(
-            options=list(_ENGINES), value="side by side", description="engine"
-        )
-        self._path = widgets.Dropdown(options=paths, description="path")
-        self._count = widgets.IntSlider(value=20, min=1, max=_MOST, description="pods each")
-        self._start = widgets.Button(description="Launch", icon="play", button_style="primary")
-        self._cancel = widgets.Button(description="Cancel", icon="stop", disabled=True)
-        self._bar = widgets.IntProgress(
-            value=0, min=0, max=1, description="", layout=widgets.Layout(width="220px")
-        )
-        self._said = widgets.HTML()
-        self._ecdf, *self._waterfalls = (_empty() for _ in range(3))
-        self._start.on_click(lambda _: self.launch())
-        self._cancel.on_click(lambda _: self.cancel())
+        self._history: dict[str, list[charts.Point]] = {}
+        self._drawing = threading.Lock()
+        self._make_controls()
+        self._said, self._cards, self._charts = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        for wide in (self._cards, self._charts):
+            wide.layout.width = "100%"
         super().__init__(
             [
-                widgets.HBox([self._module, self._path]),
-                self._engine,
-                self._count,
-                widgets.HBox([self._start, self._cancel, self._bar]),
+                widgets.HTML(html.STYLE, layout=widgets.Layout(display="none")),
+                _row(self._module, self._path, self._order, self._count),
+                _row(self._engine, self._measure),
+                _row(self._start, self._cancel, self._bar),
                 self._said,
-                widgets.HBox(
-                    [self._ecdf, widgets.VBox(self._waterfalls)], layout=widgets.Layout(flex_flow="row wrap")
-                ),
+                self._cards,
+                self._charts,
             ]
         )
+        self.add_class("wasmlab-board")
         self._redraw_soon, self._ended = thinned(self._redraw, _REDRAW_S)
+        self._said.value = html.block(self._hint)
+        self._redraw()
+        lifetimes.opened(self)
+
+    def _make_controls(self) -> None:
+        names = [work.name for work in workloads.catalogue().values() if "node" in work.paths]
+        labelled = {"style": {"description_width": "initial"}, "layout": widgets.Layout(width="auto")}
+        paths, self._hint = list(_PATHS), ""
+        if self._container_node is None:
+            from wasmlab import containerd
+
+            if why := containerd.missing():
+                paths = paths[:1]
+                self._hint = (
+                    f'<span class="pale">Path 2 is not on offer here: {html.escape(why)}. '
+                    "<code>wasmlab doctor</code> says what to do.</span>"
+                )
+        self._module = widgets.Dropdown(options=names, value="hello", description="Module", **labelled)
+        self._path = widgets.Dropdown(options=paths, description="Path", **labelled)
+        self._order = widgets.Dropdown(options=list(_ORDERS), description="Pods", **labelled)
+        self._count = widgets.BoundedIntText(
+            value=20, min=1, max=_MOST, description="of each engine",
+            style={"description_width": "initial"}, layout=widgets.Layout(width="180px"),
+        )  # fmt: skip
+        self._engine = widgets.ToggleButtons(
+            options=list(_ENGINES),
+            value="side by side",
+            description="Engine",
+            style={"description_width": "initial", "button_width": "auto"},
+        )
+        self._measure = widgets.Dropdown(
+            options=[(text, name) for name, text in MEASURES.items()],
+            description="Clock stops at",
+            **labelled,
+        )
+        self._start = widgets.Button(
+            description="Launch", icon="play", button_style="primary", tooltip="start the pods"
+        )
+        self._cancel = widgets.Button(
+            description="Cancel",
+            icon="stop",
+            disabled=True,
+            tooltip="start no more pods, remove those that run",
+        )
+        self._bar = widgets.IntProgress(
+            value=0, min=0, max=1, description="", layout=widgets.Layout(width="260px")
+        )
+        self._start.on_click(lambda _: self.launch())
+        self._cancel.on_click(lambda _: self.cancel())
+        self._measure.observe(lambda _: self._measure_changed(), "value")
+
+    # ---------------------------------------------------------------- what one can do
 
     @property
     def is_running(self) -> bool:
         """Whether Pods are being launched."""
         return self._worker is not None and self._worker.is_alive()
 
+    @property
+    def results(self) -> Results | None:
+        """The rows of the last launch; None for a burst."""
+        return self._launch.results if self._launch else None
+
+    @property
+    def records(self) -> list[PodRecord]:
+        """The pods of the last launch that have ended."""
+        return self._launch.records() if self._launch else []
+
     def launch(self) -> None:
         """Start what is chosen; nothing if something runs."""
         if self.is_running:
             return
-        path = _PATHS[self._path.value]
-        work = workloads.get(self._module.value)
-        arms = cross((path,), _ENGINES[self._engine.value], (_MODES[path],), (work,))
-        plan = Plan(arms, self._count.value)
-        self._cancelled.clear()
-        self._bar.value, self._bar.max = 0, len(plan)
-        self._start.disabled, self._cancel.disabled = True, False
-        self._say("preparing: the node pulls and compiles the module")
-        self._worker = threading.Thread(
-            target=self._work, args=(plan, path), daemon=True, name="wasmlab-launch"
+        choice = Choice(
+            self._module.value,
+            _PATHS[self._path.value],
+            _ENGINES[self._engine.value],
+            self._count.value,
+            _ORDERS[self._order.value],
         )
+        self._launch = launch = Launch(
+            self._cluster, choice, self._container_node or self._own_node, on_change=self._changed
+        )
+        self._ending, self._told = None, ""
+        self._history = {engine: [] for engine in choice.engines}
+        self._bar.value, self._bar.max = 0, launch.total
+        self._start.disabled, self._cancel.disabled = True, False
+        self._said.value = html.block(launch.doing)
+        self._worker = threading.Thread(target=self._work, args=(launch,), daemon=True, name="wasmlab-launch")
         self._worker.start()
+        self._redraw_soon()
+        # A button that is switched off loses the focus, and with it a keyboard its place on the page.
+        self._cancel.focus()
 
     def cancel(self) -> None:
-        """End the launch after the Pod that runs; what was measured until then is kept."""
-        self._cancelled.set()
-        self._cancel.disabled = True
+        """Start no more Pods and remove those that run; what was measured until then is kept."""
+        if self._launch is not None and self.is_running:
+            self._cancel.disabled = True
+            self._launch.cancel()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until the launch has ended; return whether it has."""
@@ -126,126 +194,174 @@ class Launcher(widgets.VBox):
         return not self.is_running
 
     def close(self) -> None:
-        """Cancel, wait for the Pod that runs, and take the launcher from the page."""
+        """Cancel, remove the pods, and take the launcher from the page."""
         self.cancel()
         self.wait(_JOIN_S)
         self._ended.set()
+        lifetimes.closed(self)
+        self._stop_own_node()
         super().close()
 
-    def _work(self, plan: Plan, path: str) -> None:
+    def abandon(self) -> None:
+        """Ask for the removal of the pods; the process is about to end."""
+        self._ended.set()
+        if self._launch is not None:
+            self._launch.abandon()
+        self._stop_own_node()
+
+    def snapshot(self) -> Any:
+        """Return what is shown now as a figure that needs no kernel: it stays in a notebook that is kept."""
+        from IPython.display import HTML
+
+        return HTML(self.as_html())
+
+    def as_html(self) -> str:
+        """Return what is shown now, as HTML that needs no kernel."""
+        with self._drawing:
+            shown = self._cards_now() + self._charts_now()
+        return html.wrap(f"<p><b>{self._title()}</b></p>", shown, f"<p>{self._outcome()}</p>")
+
+    # ---------------------------------------------------------------- what goes on
+
+    def _work(self, launch: Launch) -> None:
         try:
-            done = self._measure(plan, path)
-            stopped = "cancelled" if done.plan["interrupted"] else "done"
-            failed = sum(not row["ok"] for row in done.rows)
-            self._say(f"{stopped}: {len(done.rows)} runs, {failed} failed")
-        except WasmlabError as error:
-            self._say(str(error), failed=True)
-        finally:
-            self._start.disabled, self._cancel.disabled = False, True
-            self._redraw_soon()
+            if launch.choice.path == "containerd" and launch.container_node is None:
+                launch.container_node = self._start_own_node(launch)
+            self._ending = launch.run()
+            told = f'<div role="status">{html.escape(self._ending)}</div>{self._failures()}'
+        except Exception as error:  # whatever it is: the buttons must come back, and somebody must be told
+            told = html.error(error)
+        with self._drawing:  # a redraw that has begun must not say the last but one thing after this
+            self._told = told
+            self._said.value = html.block(told)
+            self._bar.value = len(launch.records())
+        self._start.disabled, self._cancel.disabled = False, True
+        self._redraw_soon()
 
-    def _measure(self, plan: Plan, path: str) -> Results:
-        from wasmlab.bench import environment, runner
-        from wasmlab.bench.control import ControlExecutor
+    def _start_own_node(self, launch: Launch) -> ContainerdNode:
+        from wasmlab.containerd import ContainerdNode
 
-        facts = environment.fingerprint()
-        rows: list[dict[str, Any]] = []
-        with self._lock:
-            self.results = Results(
-                rows, environment=facts, conditions=[{"started_at": environment.now_utc()}]
-            )
+        launch.doing = "starting a container node: kubelet, containerd, the shim"
+        self._changed()
+        self._own_node = ContainerdNode(self._cluster)
+        try:
+            return self._own_node.start()
+        except BaseException:
+            self._stop_own_node()
+            raise
 
-        def on_row(row: dict[str, Any]) -> None:
-            with self._lock:
-                rows.append(row)
-            self._bar.value = len(rows)
-            self._say(f"{len(rows)} of {len(plan)} runs")
-            self._redraw_soon()
-            if self._cancelled.is_set():
-                raise KeyboardInterrupt  # what carry_out understands: it keeps the rows and says so
+    def _stop_own_node(self) -> None:
+        node, self._own_node = self._own_node, None
+        if node is not None:
+            node.stop()
 
-        with runner.stack_of({path: self._executor(path), "control": ControlExecutor()}) as executors:
-            if path == "containerd":
-                executors[path].prepare([arm for arm in plan.arms if arm.path == path])
-            done = runner.carry_out(plan, executors, facts, quiet=True, on_row=on_row)
-        with self._lock:
-            self.results = done
-        return done
+    def _changed(self) -> None:
+        self._redraw_soon()
 
-    def _executor(self, path: str) -> Any:
-        if path == "containerd":
-            from wasmlab.bench.containerd_pods import ContainerdPodExecutor
+    def _failures(self) -> str:
+        return html.trouble(failures(self.records))
 
-            assert self._container_node is not None  # else the path is not on offer
-            return ContainerdPodExecutor(self._cluster, self._container_node)
-        from wasmlab.bench.pods import PodExecutor
+    # ---------------------------------------------------------------- what is shown
 
-        if not self._cluster.nodes:
-            raise BenchmarkError(
-                "this cluster has no WASM node on this machine",
-                remedy="start one: cluster.add_node('wasm-node')",
-            )
-        return PodExecutor(self._cluster, next(iter(self._cluster.nodes.values())).dir)
-
-    def _say(self, message: str, *, failed: bool = False) -> None:
-        self._said.value = html.wrap(
-            html.trouble(message) if failed else f'<div role="status">{message}</div>'
-        )
-
-    def _figures(self) -> tuple[Figure | None, list[Figure]]:
-        """Return the ECDF of the starts and a waterfall per engine, as far as there are rows for them."""
-        from wasmlab import plots
-
-        with self._lock:
-            if self.results is None or not self.results.rows:
-                return None, []
-            now = dataclasses.replace(self.results, rows=list(self.results.rows))
-        arms = {
-            Arm(*(row[key] for key in ("path", "engine", "mode", "workload")))
-            for row in now.rows
-            if row["ok"]
-        }
-        pods = sorted(arm for arm in arms if arm.path in _MODES)
-        if not pods:
-            return None, []
-        first = pods[0]
-        ecdf = plots.cold_start(now, workload=first.workload, paths=(first.path,))
-        falls = [plots.pod_waterfall(now, engine=arm.engine, mode=arm.mode, path=arm.path) for arm in pods]
-        return ecdf, falls
+    def _measure_changed(self) -> None:
+        with self._drawing:
+            # The history of another measure is another one.
+            self._history = {engine: [] for engine in self._history}
+        self._redraw_soon()
 
     def _redraw(self) -> None:
-        try:
-            ecdf, falls = self._figures()
-        except BenchmarkError:
-            return  # too few rows yet
-        if ecdf is not None:
-            _fill(self._ecdf, ecdf)
-        for image, figure in zip(self._waterfalls, falls, strict=False):
-            _fill(image, figure)
+        if self._ended.is_set():
+            return
+        with self._drawing:
+            launch = self._launch
+            if launch is not None and not self._told:
+                self._bar.value = len(launch.records())
+                self._said.value = html.block(html.escape(launch.doing))
+            for widget, value in ((self._cards, self._cards_now()), (self._charts, self._charts_now())):
+                if widget.value != value:
+                    widget.value = value
+
+    def _standings(self) -> list[Standing]:
+        launch = self._launch
+        engines = launch.choice.engines if launch else _ENGINES["side by side"]
+        independent = not (launch and launch.choice.at_once)
+        own = self.records
+        return [standing(own, engine, self._measure.value, independent=independent) for engine in engines]
+
+    def _cards_now(self) -> str:
+        standings = self._standings()
+        launch = self._launch
+        at_once = bool(launch and launch.choice.at_once)
+        running = launch is not None and not self._told
+        for one in standings:
+            own = self._history.get(one.engine)
+            if own is not None and one.interval and one.has_interval and (not own or own[-1].n < one.n):
+                own.append(charts.Point(one.n, one.interval.value, one.interval.low, one.interval.high))
+        parts = [charts.cards(standings, self._measure.value, at_once=at_once, running=running)]
+        if len(standings) > 1 and not at_once:
+            said = verdict(self.records, "wasmer", "wasmtime", self._measure.value)
+            parts.append(f"<p><b>{html.escape(said)}</b></p>")
+        return html.block(*parts)
+
+    def _charts_now(self) -> str:
+        launch = self._launch
+        engines = launch.choice.engines if launch else _ENGINES["side by side"]
+        at_once = bool(launch and launch.choice.at_once)
+        own = self.records
+        beside = charts.rate(own, engines) if at_once else charts.growth(self._history)
+        return html.block(
+            '<div class="charts">',
+            charts.ecdf(own, engines, self._measure.value),
+            beside,
+            f'<div class="wide">{charts.waterfall(own, engines, at_once=at_once)}</div></div>',
+        )
+
+    def _title(self) -> str:
+        if self._launch is None:
+            return "Nothing was launched yet."
+        choice = self._launch.choice
+        path = next(text for text, name in _PATHS.items() if name == choice.path)
+        order = next(text for text, at_once in _ORDERS.items() if at_once == choice.at_once)
+        return html.escape(f"{choice.workload}, {path}, {choice.pods} pods of each engine, {order}")
+
+    def _outcome(self) -> str:
+        if self._launch is None:
+            return ""
+        return html.escape(self._ending or self._launch.doing) + self._failures()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        """Return the widget where somebody can click on it; in a report, the figure of what was launched."""
+        """Return the widget where somebody can click on it; in a report, the figures of what was launched."""
         bundle: dict[str, Any] = super()._repr_mimebundle_(**options) or {}
-        if os.environ.get("WASMLAB_REPORTS"):
-            bundle = {"text/plain": bundle.get("text/plain", "Launcher")}
-            with contextlib.suppress(BenchmarkError):
-                ecdf, _ = self._figures()
-                if ecdf is not None:
-                    bundle["image/png"] = _png(ecdf)
+        if os.environ.get("WASMLAB_REPORTS"):  # executed into a report: nobody will be there
+            self.wait(_JOIN_S)
+            bundle = {"text/plain": f"Launcher: {self._title()} {self._ending or ''}".strip()}
+            bundle["text/html"] = self.as_html()
+            if picture := self._picture():
+                bundle["image/png"] = picture
         return bundle
 
+    def _picture(self) -> bytes:
+        """Return the figure of notebook 07 of what was launched; empty if there are no rows for it."""
+        from wasmlab import plots
 
-def _empty() -> widgets.Image:
-    # Without content a browser would show a broken picture.
-    return widgets.Image(format="png", layout=widgets.Layout(max_width="560px", display="none"))
+        if self.results is None or self._launch is None:
+            return b""
+        choice = self._launch.choice
+        try:
+            figure = plots.cold_start(
+                self.results, workload=choice.workload, paths=(choice.path,), modes=(MODES[choice.path],)
+            )
+        except BenchmarkError:
+            return b""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
 
 
-def _fill(image: widgets.Image, figure: Figure) -> None:
-    image.value = _png(figure)
-    image.layout.display = None
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+def _row(*children: widgets.Widget) -> widgets.Box:
+    return widgets.Box(
+        children,
+        layout=widgets.Layout(
+            display="flex", flex_flow="row wrap", align_items="center", grid_gap="6px 18px"
+        ),
+    )

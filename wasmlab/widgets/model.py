@@ -10,8 +10,10 @@ kubernetes ``pkg/printers/internalversion/printers.go`` (`printPod`).
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
+
+from wasmlab.cluster.manifests import ARCH, ARCH_LABEL
 
 Object = dict[str, Any]
 
@@ -25,7 +27,7 @@ class PodRow(NamedTuple):
     status: str
     restarts: int
     node: str
-    age: str
+    created: str
 
 
 class NodeRow(NamedTuple):
@@ -46,7 +48,7 @@ class State:
 
     def replace(self, kind: str, items: list[Object]) -> None:
         """Take a listing: what it lacks is gone."""
-        self._objects[kind] = {one["metadata"]["uid"]: one for one in items}
+        self._objects[kind] = {one["metadata"]["uid"]: _lean(one) for one in items}
 
     def apply(self, kind: str, event: Object) -> None:
         """Take one watch event."""
@@ -54,21 +56,18 @@ class State:
         if event["type"] == "DELETED":
             self._objects[kind].pop(one["metadata"]["uid"], None)
         elif event["type"] in ("ADDED", "MODIFIED"):
-            self._objects[kind][one["metadata"]["uid"]] = one
+            self._objects[kind][one["metadata"]["uid"]] = _lean(one)
 
     def pod(self, uid: str) -> Object | None:
         """Return a pod; None if it is gone."""
         return self._objects["pods"].get(uid)
 
-    def pods(self, now: datetime | None = None) -> list[PodRow]:
-        """Return the pods, the youngest first."""
-        now = now or datetime.now(UTC)
-        found = sorted(
-            self._objects["pods"].values(),
-            key=lambda one: (one["metadata"]["creationTimestamp"], one["metadata"]["name"]),
-            reverse=True,
-        )
-        return [
+    def pods(self, containing: str = "", most: int | None = None) -> tuple[list[PodRow], int]:
+        """Return the pods, the youngest first, at most so many of those whose line has a text; and how many have it."""
+        found = self._by_age()[::-1]
+        if containing:
+            found = [one for one in found if containing.casefold() in _searched(one)]
+        rows = [
             PodRow(
                 one["metadata"]["uid"],
                 one["metadata"]["namespace"],
@@ -76,10 +75,28 @@ class State:
                 pod_status(one),
                 sum(c.get("restartCount", 0) for c in one.get("status", {}).get("containerStatuses", [])),
                 one["spec"].get("nodeName", ""),
-                age(one["metadata"]["creationTimestamp"], now),
+                clock(one["metadata"]["creationTimestamp"]),
             )
-            for one in found
+            for one in found[:most]
         ]
+        return rows, len(found)
+
+    def phases(self) -> list[str]:
+        """Return the phase of every pod, the oldest first."""
+        return [one.get("status", {}).get("phase", "Pending") for one in self._by_age()]
+
+    def an_image(self) -> str:
+        """Return the image of the youngest pod that has a WASM node's toleration; empty if there is none."""
+        for one in reversed(self._by_age()):
+            if any(toleration.get("key") == ARCH_LABEL for toleration in one["spec"].get("tolerations", [])):
+                return str(one["spec"]["containers"][0]["image"])
+        return ""
+
+    def _by_age(self) -> list[Object]:
+        return sorted(
+            self._objects["pods"].values(),
+            key=lambda one: (one["metadata"]["creationTimestamp"], one["metadata"]["name"]),
+        )
 
     def nodes(self) -> list[NodeRow]:
         """Return the nodes by name."""
@@ -92,9 +109,7 @@ class State:
             NodeRow(
                 name := one["metadata"]["name"],
                 node_status(one),
-                "wasm"
-                if one["metadata"].get("labels", {}).get("kubernetes.io/arch") == "wasm32-wasi"
-                else "containers",
+                "wasm" if one["metadata"].get("labels", {}).get(ARCH_LABEL) == ARCH else "containers",
                 busy[name],
                 one.get("status", {}).get("nodeInfo", {}).get("kubeletVersion", ""),
             )
@@ -166,10 +181,18 @@ def _deleted(pod: Object, reason: str) -> str:
     )
 
 
-def age(since: str, now: datetime) -> str:
-    """Return how long ago a time of the API was: ``5s``, ``3m``, ``2h``, ``4d``."""
-    seconds = max(0, int((now - datetime.fromisoformat(since)).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size or (unit != "m" and seconds >= size):
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+def clock(when: str) -> str:
+    """Return a time of the API as this machine's clock shows it: unlike an age it stays true."""
+    return datetime.fromisoformat(when).astimezone().strftime("%H:%M:%S")
+
+
+def _searched(pod: Object) -> str:
+    meta = pod["metadata"]
+    node = pod["spec"].get("nodeName", "")
+    return f"{meta['namespace']}/{meta['name']} {pod_status(pod)} {node}".casefold()
+
+
+def _lean(one: Object) -> Object:
+    # Half of an object, which nobody reads; thousands of pods are kept.
+    one["metadata"].pop("managedFields", None)
+    return one
