@@ -18,7 +18,7 @@ def kubectl(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_help_needs_no_lab(tmp_path: Path, words: tuple[str, ...]) -> None:
     result = kubectl(tmp_path, *words)
     assert result.returncode == 0
-    assert "wasmlab kubectl [--dir D]" in result.stdout
+    assert "wasmlab kubectl [--dir DIR] -- WORDS..." in result.stdout
 
 
 def test_without_a_lab_the_remedy_is_up(tmp_path: Path) -> None:

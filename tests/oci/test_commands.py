@@ -111,20 +111,25 @@ class Terminal(io.StringIO):
 
 
 def test_the_bar_waits_two_seconds_and_cleans_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     now = 100.0
-    monkeypatch.setattr("wasmlab.oci.progress.time.monotonic", lambda: now)
     terminal, pipe = Terminal(), io.StringIO()
-    with ProgressBar("pulling x", terminal) as bar, ProgressBar("pulling x", pipe) as quiet:
+    with (
+        ProgressBar("pulling x", terminal, clock=lambda: now) as bar,
+        ProgressBar("pulling x", pipe, clock=lambda: now) as lines,
+    ):
         now += 1.9
         bar(1, 10)
         assert terminal.getvalue() == ""
-        now += 0.2
+        now += 0.6
         bar(5_000_000, 10_000_000)
-        quiet(5_000_000, 10_000_000)
-        assert " 50% 5.0 of 10.0 MB" in terminal.getvalue()
+        lines(5_000_000, 10_000_000)
+        assert " 50%  5.0 of 10.0 MB, 2.0 MB/s, about 2 s left" in terminal.getvalue()
         now += 0.01
         before = terminal.getvalue()
         bar(6_000_000, 10_000_000)
-        assert terminal.getvalue() == before
+        assert (terminal.getvalue(), pipe.getvalue()) == (before, "")
+        now += 30
+        lines(9_000_000, 10_000_000)
     assert terminal.getvalue().endswith("\r\033[K")
-    assert pipe.getvalue() == ""
+    assert pipe.getvalue() == " … pulling x  9.0 of 10.0 MB, 0.3 MB/s, about 4 s left\n"

@@ -18,6 +18,7 @@ from wasmlab.bench.environment import Conditions, now_utc
 from wasmlab.bench.noise import NoiseLog
 from wasmlab.bench.plan import Arm, Plan, PlannedRun
 from wasmlab.bench.store import Results, new_session
+from wasmlab.console import PLAIN_EVERY_S, duration, is_live, time_left
 from wasmlab.errors import BenchmarkError, WasmlabError
 
 
@@ -57,7 +58,7 @@ class Progress:
     ) -> None:
         self._stream = stream or sys.stderr
         self._quiet = quiet
-        self._live = self._stream.isatty()
+        self._live = is_live(self._stream)
         self._clock = clock
         self._total = total
         self._started = clock()
@@ -68,7 +69,7 @@ class Progress:
         if self._quiet:
             return
         now = self._clock()
-        if now - self._printed < (0.1 if self._live else 30.0) and done < self._total:
+        if now - self._printed < (0.1 if self._live else PLAIN_EVERY_S) and done < self._total:
             return
         self._printed = now
         line = self.line(done, failed, label)
@@ -87,7 +88,7 @@ class Progress:
         if done == self._total:
             return f"{text}, {duration(elapsed)}"
         if done:
-            text += f", about {duration(elapsed / done * (self._total - done))} left"
+            text += f", {time_left(elapsed, done, self._total)}"
         return f"{text}  {label}".rstrip()
 
     def close(self) -> None:
@@ -95,12 +96,6 @@ class Progress:
         if self._live and not self._quiet:
             self._stream.write("\n")
             self._stream.flush()
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time for people: ``"45 s"``, ``"3 min 05 s"``."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
 
 
 def carry_out(

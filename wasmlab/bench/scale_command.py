@@ -19,7 +19,11 @@ def register(bench: typer.Typer) -> None:
     @bench.command()
     def scale(
         experiment: list[str] = typer.Option(
-            list(_EXPERIMENTS), "--experiment", "-x", help="burst, density or concurrency; repeat for more."
+            list(_EXPERIMENTS),
+            "--experiment",
+            "-x",
+            help="burst, density or concurrency; repeat for more.",
+            autocompletion=lambda: list(_EXPERIMENTS),
         ),
         engine: list[str] = typer.Option(
             [], "--engine", "-e", help="An engine; repeat for more. Both, or wasmtime if quick."
@@ -35,11 +39,29 @@ def register(bench: typer.Typer) -> None:
         quick: bool = typer.Option(False, "--quick", help="Small sizes: what notebook 10 measures."),
         record: bool = typer.Option(False, "--record", help="Write data/recorded/scale.*, no report."),
         out: Path = typer.Option(Path("reports/scale"), "--out", help="Directory of the results."),
+        kubeconfig: Path | None = typer.Option(
+            None, exists=True, dir_okay=False, help="Measure on this cluster: its scheduler, its WASM nodes."
+        ),
+        context: str | None = typer.Option(
+            None, help="A context of the kubeconfig.", show_default="its current one"
+        ),
+        registry: str = typer.Option(
+            "", metavar="HOST:PORT", help="With --kubeconfig: where its nodes pull from."
+        ),
+        as_json: bool = typer.Option(False, "--json", help="Print one JSON line on stdout."),
     ) -> None:
         """Measure bursts, density and concurrency against N, and fit cost curves with their knees.
 
         Every size is given by default: 10 to 1,000 Pods at once, up to 300 alive, up to 32 runs in flight, three
         times each on both engines; about six minutes. Ctrl-C keeps what was measured.
+
+        Examples:
+          wasmlab bench scale --quick
+          wasmlab bench scale --quick --kubeconfig lab.kubeconfig --registry registry.example:5000
+          wasmlab bench scale -x burst --burst 10,100,1000 -e wasmtime --budget 120
+
+        Changes: starts a lab, and ends it; with --kubeconfig makes labelled Pods there, in one namespace, and removes
+        them; writes scale.parquet and a report into --out.
         """
         from wasmlab import report
         from wasmlab.bench import scale as scaling
@@ -47,14 +69,18 @@ def register(bench: typer.Typer) -> None:
 
         sizes = _sizes(experiment, engine, burst, density, concurrency, blocks, seed, quick)
         target = Path("data/recorded") if record else out
-        results = scaling.measure(target, sizes, budget_s=budget)
+        results = scaling.measure(
+            target,
+            sizes,
+            budget_s=budget,
+            kubeconfig=kubeconfig or "",
+            context=context,
+            registry=registry,
+        )
         written = [target / f"{scaling.NAME}.parquet"]
         if not record:
             written += report.write(target, results)
-        typer.echo(report.plain(report.scale_table(results)))
-        for what in results.plan["left_out"]:
-            typer.echo(f"left out: {what}")
-        tell(results, written)
+        tell(results, written, as_json, report.scale_table(results))
 
 
 def _sizes(

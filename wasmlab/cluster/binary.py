@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wasmlab.cluster import gotoolchain, prebuilt
-from wasmlab.console import say
+from wasmlab.console import Meter, mark, say
 from wasmlab.errors import PrerequisiteError, ProcessError
 from wasmlab.paths import cache_dir, file_lock
 
@@ -31,7 +31,6 @@ SOURCES = Path(__file__).with_name("kube")
 NAME = "wasmlab-kube"
 OVERRIDE = "WASMLAB_KUBE"
 _LOCK_TIMEOUT_S = 3600.0
-_REPORT_EVERY_S = 15.0
 _TAIL_LINES = 25
 _KEEP = 3
 
@@ -112,7 +111,7 @@ def _build(go: gotoolchain.Go, path: Path, progress: bool) -> None:
     meter = _Meter(progress, started)
     # Listing the packages downloads the modules they are in, and tells how many there are to compile.
     packages = _run(go, ["list", "-deps", "."], env, meter.downloading)
-    meter.total = len(packages)
+    meter.count(len(packages))
     partial = path.with_name(f".{NAME}.{os.getpid()}")
     kubernetes = _kubernetes_version()
     stamp = "k8s.io/component-base/version"
@@ -127,6 +126,7 @@ def _build(go: gotoolchain.Go, path: Path, progress: bool) -> None:
         partial.chmod(0o755)
         os.replace(partial, path)
     finally:
+        meter.close()
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
     meter.finish(path)
@@ -193,38 +193,41 @@ def _advice(text: str) -> str:
 
 
 class _Meter:
-    """Progress on stderr: one line now and then, since the build takes minutes."""
+    """Progress on stderr: how much is compiled, and how long the rest takes."""
 
     def __init__(self, shown: bool, started: float) -> None:
         self.shown = shown
         self.started = started
-        self.total = 0
         self.downloads = 0
         self.compiled = 0
-        self._next = 0.0
+        self._line = Meter("Build the control plane", quiet=not shown)
         if shown:
             say(" … Build the control plane (once; about 8 minutes on 2 cores)")
 
     def downloading(self, line: str) -> None:
         if line.startswith("go: downloading"):
             self.downloads += 1
-            self._show(f"{self.downloads} modules downloaded")
+            self._line.show(0, f"{self.downloads} modules downloaded")
+
+    def count(self, packages: int) -> None:
+        self._line.count(packages)
 
     def compiling(self, line: str) -> None:
         if line and not line.startswith(("go: ", "#", "\t")):
             self.compiled += 1
-            self._show(f"{self.compiled} of at most {self.total} packages compiled, last {line}")
+            self._line.show(
+                self.compiled, f"{self.compiled} of at most {self._line.total} packages compiled, last {line}"
+            )
 
-    def _show(self, text: str) -> None:
-        now = time.monotonic()
-        if self.shown and now >= self._next:
-            self._next = now + _REPORT_EVERY_S
-            say(f" … {now - self.started:4.0f} s: {text}")
+    def close(self) -> None:
+        self._line.close()
 
     def finish(self, path: Path) -> None:
         if self.shown:
             size_mb = path.stat().st_size / 1e6
-            say(f" ✓ Build the control plane  ({time.monotonic() - self.started:.0f} s, {size_mb:.0f} MB)")
+            say(
+                f" {mark(True)} Build the control plane  ({time.monotonic() - self.started:.0f} s, {size_mb:.0f} MB)"
+            )
 
 
 def main() -> None:

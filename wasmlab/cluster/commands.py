@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from wasmlab.console import emit, say, step
 
 _DIR_HELP = "Directory of the lab [default: $WASMLAB_DIR or ~/.local/state/wasmlab/lab]"
 Directory = Annotated[Path | None, typer.Option("--dir", "-d", help=_DIR_HELP, show_default=False)]
@@ -22,19 +23,27 @@ BEFORE_DOWN: list[Callable[[Path], list[str]]] = []
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command("up")(up)
-    app.command("down")(down)
-    app.command("status")(status)
+    panel = "A lab that stays"
+    app.command("up", rich_help_panel=panel)(up)
+    app.command("down", rich_help_panel=panel)(down)
+    app.command("status", rich_help_panel=panel)(status)
     # Everything after `kubectl` is kubectl's own, options and --help included.
     app.command(
         "kubectl",
+        rich_help_panel=panel,
+        options_metavar="[--dir DIR] -- WORDS...",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     )(kubectl)
 
 
 def up(
     dir: Directory = None,
-    engine: Annotated[str, typer.Option(help="Engine that the node uses by default.")] = "wasmtime",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Engine that the node uses by default.", autocompletion=lambda: ["wasmtime", "wasmer"]
+        ),
+    ] = "wasmtime",
     node: Annotated[bool, typer.Option("--node/--no-node", help="Start a WASM node too.")] = True,
     name: Annotated[str, typer.Option("--node-name", help="Name of the node.")] = "wasm-node",
     timeout_s: Annotated[
@@ -45,12 +54,23 @@ def up(
     ] = "kubernetes",
     as_json: AsJson = False,
 ) -> None:
-    """Start a control plane, a registry and a WASM node, and return when they are ready; they go on."""
+    """Start a control plane, a registry and a WASM node, and return when they are ready; they go on.
+
+    No root is needed. Every port is on loopback. Said again to a lab that runs, it starts what is missing or says what
+    is in the way.
+
+    Examples:
+      wasmlab up                                  # then: wasmlab kubectl -- get nodes
+      wasmlab up --dir lab --engine wasmer
+      export KUBECONFIG=$(wasmlab up --dir lab --json | jq -r .kubeconfig)
+
+    Changes: processes that stay until `wasmlab down`, their state in DIR; the first time it builds Kubernetes from
+    source into the cache (about 10 minutes).
+    """
     from wasmlab.cluster import binary
     from wasmlab.cluster.cluster import Cluster
     from wasmlab.cluster.nodes import check_node_name
     from wasmlab.cluster.statedir import StateDir
-    from wasmlab.console import say, step
     from wasmlab.engines import names
     from wasmlab.errors import ClusterError
 
@@ -91,7 +111,7 @@ def up(
         "pid": cluster.plane.pid if cluster.plane else None,
     }
     if as_json:
-        print(json.dumps(line))
+        emit(line)
         return
     say("")
     print(f"kubeconfig  {line['kubeconfig']}")
@@ -110,7 +130,14 @@ def down(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """End the nodes, what runs on them, the registry and the control plane."""
+    """End the nodes, what runs on them, the registry and the control plane.
+
+    Examples:
+      wasmlab down                    # every object is there again after the next `up`
+      wasmlab down --dir lab --purge
+
+    Changes: ends processes of that lab; with --purge removes DIR.
+    """
     from wasmlab.cluster.shutdown import shut_down
 
     root = _root(dir)
@@ -118,7 +145,7 @@ def down(
     report = shut_down(root, purge=purge)
     report["ended"][:0] = first
     if as_json:
-        print(json.dumps(report))
+        emit(report)
     elif report["ended"]:
         print(f"ended {', '.join(report['ended'])}")
     else:
@@ -126,7 +153,14 @@ def down(
 
 
 def status(dir: Directory = None, as_json: AsJson = False) -> None:
-    """Tell what runs. Exit code 0 if the control plane runs, 1 if not."""
+    """Tell what runs. Exit code 0 if the control plane runs, 1 if not.
+
+    Examples:
+      wasmlab status
+      registry=$(wasmlab status --json | jq -r .registry)
+
+    Changes nothing.
+    """
     from wasmlab.cluster.cluster import Cluster
     from wasmlab.cluster.statedir import StateDir
 
@@ -136,7 +170,7 @@ def status(dir: Directory = None, as_json: AsJson = False) -> None:
     if state.control_plane() is not None:
         report = Cluster.attach(root).status()
     if as_json:
-        print(json.dumps(report))
+        emit(report)
     elif not report["running"]:
         print(f"no control plane runs in {root}")
     else:
@@ -157,14 +191,23 @@ def kubectl(
     # No short form here: kubectl has a -d of its own.
     dir: Annotated[Path | None, typer.Option("--dir", help=_DIR_HELP, show_default=False)] = None,
 ) -> None:
-    """Run kubectl against the lab: `wasmlab kubectl [--dir D] -- get pods`."""
+    """Run kubectl against the lab: `wasmlab kubectl -- get pods`.
+
+    kubectl is the cluster's own version, and its exit code is this command's.
+
+    Examples:
+      wasmlab kubectl -- get pods -A
+      wasmlab kubectl --dir lab -- logs -f hello
+
+    Changes: what you tell it to.
+    """
     from wasmlab.cluster import binary
     from wasmlab.cluster.cluster import Cluster
     from wasmlab.cluster.statedir import StateDir
 
     root, words = _root(dir), context.args
     if not words or words in (["--help"], ["-h"]):
-        print(context.get_help())
+        print(context.get_help(), end="")
         print(" `wasmlab kubectl -- help` lists kubectl's own commands.")
         return
     if StateDir(root).control_plane() is None and {"help", "--help", "-h"} & {words[0], words[-1]}:

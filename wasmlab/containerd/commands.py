@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from wasmlab.cluster import commands as cluster
+from wasmlab.console import emit
 
 _DIR_HELP = "Directory of the lab [default: $WASMLAB_DIR or ~/.local/state/wasmlab/lab]"
 Directory = Annotated[Path | None, typer.Option("--dir", "-d", help=_DIR_HELP, show_default=False)]
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
     sub.command()(config)
     sub.command()(bundle)
     sub.command()(installer)
-    app.add_typer(sub, name="containerd")
+    app.add_typer(sub, name="containerd", rich_help_panel="Nodes for any cluster")
 
 
 def _end_all(root: Path) -> list[str]:
@@ -43,13 +43,22 @@ def up(
     containerd: Annotated[
         str,
         typer.Option(
-            help="'debian': the system's; '2.x': built from its Go module; or a directory with containerd."
+            help="'debian': the system's; '2.x': built from its Go module; or a directory with containerd.",
+            autocompletion=lambda: ["debian", "2.x"],
         ),
     ] = "debian",
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the node.")] = 90.0,
     as_json: AsJson = False,
 ) -> None:
-    """Add a container node to a lab that runs (`wasmlab up`); return when it is Ready. It goes on."""
+    """Add a container node to a lab that runs (`wasmlab up`); return when it is Ready. It goes on.
+
+    Examples:
+      wasmlab up --dir lab && sudo wasmlab containerd up --dir lab
+      wasmlab containerd up --dir lab --containerd 2.x --node-name second
+
+    Changes, as root: a kubelet, a containerd, a bridge, control groups and mounts, all below DIR or named after the
+    node; `wasmlab containerd down` or `wasmlab down` removes them.
+    """
     from wasmlab.cluster.cluster import Cluster
     from wasmlab.console import step
     from wasmlab.containerd.node import ContainerdNode
@@ -66,7 +75,7 @@ def up(
         "runtimeClasses": ["wasm", "wasmtime", "wasmer"],
     }
     if as_json:
-        print(json.dumps(facts))
+        emit(facts)
     else:
         print(f"node            {name}\ncontainerd      {node.programs.version}, {node.layout.socket}")
         print("runtime classes wasm, wasmtime, wasmer")
@@ -79,13 +88,20 @@ def down(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """End the container nodes of a lab and remove all that they made on this machine."""
+    """End the container nodes of a lab and remove all that they made on this machine.
+
+    Examples:
+      wasmlab containerd down --dir lab
+      wasmlab containerd down --dir lab --node-name second --json
+
+    Changes: ends their processes, removes their bridge, control groups, mounts and directories.
+    """
     from wasmlab.containerd.joining import stop_all
 
     root = _root(dir)
     ended = stop_all(root, only=name)
     if as_json:
-        print(json.dumps({"dir": str(root), "ended": ended}))
+        emit({"dir": str(root), "ended": ended})
     else:
         print(f"ended {', '.join(ended)}" if ended else f"no container node ran in {root}")
 
@@ -100,11 +116,22 @@ def kind(
         Path | None,
         typer.Option(metavar="DIR", help="The self-contained shim; else it is made.", show_default=False),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write the configuration of a kind cluster whose nodes have the shim, with all that it mounts."""
+    """Write the configuration of a kind cluster whose nodes have the shim, with all that it mounts.
+
+    Examples:
+      wasmlab containerd kind --out kind && kind create cluster --config kind/kind.yaml
+      wasmlab containerd kind --workers 3 --image kindest/node:v1.37.2
+
+    Changes: writes DIR. kind itself needs Docker.
+    """
     from wasmlab.containerd.kindfiles import write
 
     written = write(out, workers=workers, image=image, bundle=bundle)
+    if as_json:
+        emit({"config": str(written), "runtimeClasses": str(out / "runtimeclasses.yaml")})
+        return
     print(
         f"wrote {written}\nkind create cluster --config {written}\nkubectl apply -f {out}/runtimeclasses.yaml"
     )
@@ -115,11 +142,22 @@ def bundle(
         "wasmlab-shim"
     ),
     prefix: Annotated[str, typer.Option(help="Where it will be on the node.")] = "/opt/wasmlab-shim",
+    as_json: AsJson = False,
 ) -> None:
-    """Write the shim as a directory that needs no Python on the node."""
+    """Write the shim as a directory that needs no Python on the node.
+
+    Examples:
+      wasmlab containerd bundle --out wasmlab-shim
+      tar cz wasmlab-shim | ssh NODE tar xz -C /opt
+
+    Changes: writes DIR.
+    """
     from wasmlab.containerd.bundle import make
 
     made = make(out.absolute(), prefix=prefix)
+    if as_json:
+        emit({"dir": str(made), "prefix": prefix})
+        return
     print(f"wrote {made}: put it on a node as {prefix}, and links to its bin/ on containerd's PATH")
 
 
@@ -128,7 +166,14 @@ def installer(
     uninstall: Annotated[bool, typer.Option("--uninstall", help="Undo it on the nodes.")] = False,
     push: Annotated[bool, typer.Option("--push", help="Build the image and push it to REF first.")] = False,
 ) -> None:
-    """Print the manifests that install the shim on every node of a cluster: `... | kubectl apply -f -`."""
+    """Print the manifests that install the shim on every node of a cluster: `... | kubectl apply -f -`.
+
+    Examples:
+      wasmlab containerd installer --push registry.example.com/shim:v1 | kubectl apply -f -
+      wasmlab containerd installer --uninstall registry.example.com/shim:v1 | kubectl apply -f -
+
+    Changes: with --push the registry; what is printed changes the nodes once it is applied.
+    """
     import yaml
 
     from wasmlab.containerd import installmanifests
@@ -156,7 +201,13 @@ def _push_installer(ref: str) -> None:
 def config(
     major: Annotated[int, typer.Option(min=1, max=2, help="1: containerd 1.x. 2: containerd 2.x.")] = 2,
 ) -> None:
-    """Print the part of containerd's configuration that makes our shim known."""
+    """Print the part of containerd's configuration that makes our shim known.
+
+    Example:
+      wasmlab containerd config --major 1 >> /etc/containerd/config.toml
+
+    Changes nothing; it is printed.
+    """
     from wasmlab.containerd.config import handlers_snippet
 
     print(handlers_snippet(major), end="")

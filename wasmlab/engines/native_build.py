@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wasmlab import wheelfile
-from wasmlab.console import say
+from wasmlab.console import Meter, mark, say
 from wasmlab.engines.native_binding import (
     KEY_FILE,
     LIBRARY,
@@ -43,7 +43,6 @@ from wasmlab.paths import cache_dir, file_lock
 # Cargo.toml's rust-version; an older compiler would say so only after it fetched everything.
 MINIMUM = (1, 95)
 _LOCK_TIMEOUT_S = 7200.0
-_REPORT_EVERY_S = 15.0
 _TAIL_LINES = 25
 _PACKAGE = f"""from .{MODULE} import *
 from .{MODULE} import WASMER_VERSION, __version__
@@ -109,7 +108,7 @@ def _build(cargo: str, directory: Path, progress: bool) -> None:
     argv = [cargo, "build", "--release", "--locked", "--manifest-path", str(SOURCES / "Cargo.toml"),
             "--target-dir", str(target)]  # fmt: skip
     last: deque[str] = deque(maxlen=_TAIL_LINES)
-    with _group(argv) as process:
+    with contextlib.closing(meter), _group(argv) as process:
         for line in process.stderr or ():
             last.append(line.rstrip())
             meter.saw(line)
@@ -195,12 +194,12 @@ def _advice(text: str) -> str:
 
 
 class _Meter:
-    """Progress on stderr: one line now and then, since the build takes minutes."""
+    """Progress on stderr: how much is compiled, and how long the rest takes."""
 
     def __init__(self, shown: bool, started: float, total: int) -> None:
         self.shown, self.started, self.total = shown, started, total
         self.compiled = 0
-        self._next = 0.0
+        self._line = Meter("Build the native wasmer binding", total, quiet=not shown)
         if shown:
             say(" … Build the native wasmer binding (once; about 12 minutes of one CPU)")
 
@@ -208,16 +207,15 @@ class _Meter:
         match = re.match(r"\s+Compiling (\S+)", line)
         if match:
             self.compiled += 1
-        now = time.monotonic()
-        if self.shown and now >= self._next and self.compiled:
-            self._next = now + _REPORT_EVERY_S
-            name = f", now {match[1]}" if match else ""
-            say(f" … {now - self.started:4.0f} s: {self.compiled} of at most {self.total} crates{name}")
+            self._line.show(self.compiled, f"{self.compiled} of at most {self.total} crates, now {match[1]}")
+
+    def close(self) -> None:
+        self._line.close()
 
     def finish(self, size_bytes: int) -> None:
         if self.shown:
             took_s = time.monotonic() - self.started
-            say(f" ✓ Build the native wasmer binding  ({took_s:.0f} s, {size_bytes / 1e6:.0f} MB)")
+            say(f" {mark(True)} Build the native wasmer binding  ({took_s:.0f} s, {size_bytes / 1e6:.0f} MB)")
 
 
 def main() -> None:

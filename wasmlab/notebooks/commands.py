@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from wasmlab.console import say
+from wasmlab.console import LIVE_EVERY_S, PLAIN_EVERY_S, duration, emit, is_live, mark, say
 from wasmlab.errors import NotebookError
 from wasmlab.notebooks import execute
 
-_MARKS = {"ok": "✓", "failed": "✗", "interrupted": "✗", "not run": "·"}
+if TYPE_CHECKING:
+    from wasmlab.notebooks.batch import Task
 
 
 class Lines(execute.Progress):
@@ -25,7 +25,7 @@ class Lines(execute.Progress):
     def __init__(self, jobs: Sequence[execute.Job]) -> None:
         self._width = max((len(job.shown) for job in jobs), default=0)
         self._remaining_s = sum(job.expected_s for job in jobs)
-        self._live = sys.stderr.isatty()
+        self._live = is_live(sys.stderr)
         self._cell = ""
         self._ended = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -50,20 +50,18 @@ class Lines(execute.Progress):
             self._ticker.join()
         self._remaining_s -= job.expected_s
         start = "\r\x1b[K" if self._live else ""
-        say(
-            f"{start} {_MARKS[result.status]} {job.shown:<{self._width}}  {result.duration_s:6.1f} s  {job.title}"
-        )
+        sign = "·" if result.status == "not run" else mark(result.status == "ok")
+        say(f"{start} {sign} {job.shown:<{self._width}}  {result.duration_s:6.1f} s  {job.title}")
         if result.error:
             say("\n".join(f"     {line}" for line in result.error.splitlines()))
 
     def _tick(self, job: execute.Job, started: float, ended: threading.Event) -> None:
         # Without a terminal a line every half minute, so that a long notebook is never mistaken for a hang.
-        while not ended.wait(0.5 if self._live else 30.0):
+        while not ended.wait(LIVE_EVERY_S if self._live else PLAIN_EVERY_S):
             elapsed_s = time.monotonic() - started
             left_s = max(self._remaining_s - min(elapsed_s, job.expected_s), 0.0)
-            line = (
-                f" … {job.shown:<{self._width}}  {elapsed_s:6.1f} s  {self._cell}, about {left_s:.0f} s to go"
-            )
+            left = f"about {duration(left_s)} left"
+            line = f" … {job.shown:<{self._width}}  {elapsed_s:6.1f} s  {self._cell}, {left}"
             if self._live:
                 print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             else:
@@ -80,15 +78,10 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _terminate(*_: Any) -> None:
-    # SIGTERM ends the run like Ctrl-C does: the kernel is interrupted, so that it can stop what it started.
-    raise KeyboardInterrupt
-
-
 def register(app: typer.Typer) -> None:
-    """Add the `lab` command."""
+    """Add the commands `lab` and `batch`."""
 
-    @app.command(no_args_is_help=False)
+    @app.command(no_args_is_help=False, rich_help_panel="Measure and tell")
     def lab(
         out: Path = typer.Option(Path("reports"), help="Where pages, plots and results go."),
         only: str = typer.Option("", help="Only these, by number or name: 03,07."),
@@ -106,12 +99,21 @@ def register(app: typer.Typer) -> None:
             600.0, min=1.0, metavar="SECONDS", help="Longest time for a cell."
         ),
         list_only: bool = typer.Option(False, "--list", help="Show notebooks and parameters; run nothing."),
+        as_json: bool = typer.Option(False, "--json", help="Print one JSON line on stdout."),
     ) -> None:
         """Execute the notebooks: pages, plots and results end up in reports/.
 
         Exits non-zero if a notebook fails; the others run nevertheless, and what it had produced is kept.
 
         With -p source=recorded nothing is measured and no cluster is needed: recorded data is shown, and marked so.
+
+        Examples:
+          wasmlab lab                                   # all of it, two to four minutes
+          wasmlab lab --only 05,07 -p runs=50           # some notebooks, with a parameter
+          wasmlab lab -p source=recorded --out /tmp/r   # pages from recorded data, no cluster
+          wasmlab lab --list
+
+        Changes: writes --out; starts a lab of its own and ends it, or works in namespaces of the one of --kubeconfig.
         """
         paths = execute.select(
             execute.find_directory(notebooks), [word.strip() for word in only.split(",") if word.strip()]
@@ -122,15 +124,16 @@ def register(app: typer.Typer) -> None:
         preset: execute.Preset = "default" if quick is None else "quick" if quick else "full"
         jobs = execute.plan(paths, given, preset, execute.durations(out))
         if list_only:
-            _list(paths)
+            _list(paths, as_json)
             return
-        signal.signal(signal.SIGTERM, _terminate)
-        say(f"Executing {len(jobs)} notebooks, about {sum(job.expected_s for job in jobs):.0f} s")
+        say(f"Executing {len(jobs)} notebooks, about {duration(sum(job.expected_s for job in jobs))}")
         started = time.monotonic()
         results = execute.run(jobs, out, cell_timeout_s=cell_timeout, progress=Lines(jobs))
+        if as_json:
+            emit(_summary(results, out))
         _conclude(results, out, time.monotonic() - started)
 
-    @app.command()
+    @app.command(rich_help_panel="Measure and tell")
     def batch(
         plan: Path = typer.Argument(
             ..., metavar="PLAN.yaml", exists=True, dir_okay=False, help="What to execute."
@@ -144,12 +147,12 @@ def register(app: typer.Typer) -> None:
         ),
         again: bool = typer.Option(False, "--again", help="Execute finished runs too."),
         list_only: bool = typer.Option(False, "--list", help="Show what would run; run nothing."),
+        as_json: bool = typer.Option(False, "--json", help="Print one JSON line on stdout."),
     ) -> None:
         """Execute notebooks with many parameter sets; go on where an earlier try stopped.
 
         A plan is YAML:
 
-        \b
           defaults: {source: recorded}        # where the notebook has the parameter
           runs:
             - {notebook: 07, parameters: {runs: 20}}
@@ -159,6 +162,13 @@ def register(app: typer.Typer) -> None:
 
         Unknown keys and parameters are refused before anything runs. Exits non-zero if a run fails; the others run
         nevertheless. Finished runs are not repeated.
+
+        Examples:
+          wasmlab batch plan.yaml --list
+          wasmlab batch plan.yaml --out reports/batch   # said again: only what is not finished
+          wasmlab batch plan.yaml --out s3://bucket/lab
+
+        Changes: writes --out.
         """
         import yaml
 
@@ -171,20 +181,23 @@ def register(app: typer.Typer) -> None:
         output = batches.Output.of(out)
         tasks = batches.prepare(document, execute.find_directory(notebooks), output, again=again)
         todo = [task.job for task in tasks if not task.done]
+        if list_only and as_json:
+            emit({"runs": [_task(task) for task in tasks]})
+            return
         if list_only:
             for task in tasks:
                 chosen = ", ".join(f"{name}={value}" for name, value in task.job.parameters.items())
                 print(f"{'done ' if task.done else 'to do'}  {task.name}: {task.job.name}({chosen})")
             return
-        signal.signal(signal.SIGTERM, _terminate)
         finished = f", {len(tasks) - len(todo)} are finished" if len(todo) < len(tasks) else ""
-        say(
-            f"Executing {len(todo)} of {len(tasks)} runs{finished}; about {sum(j.expected_s for j in todo):.0f} s"
-        )
+        about = duration(sum(job.expected_s for job in todo))
+        say(f"Executing {len(todo)} of {len(tasks)} runs{finished}; about {about}")
         results = batches.run(tasks, output, cell_timeout_s=cell_timeout, progress=Lines(todo))
         say(
             f"\n{sum(r.status == 'ok' for r in results)} of {len(results)} runs succeeded: {output.work}/index.html"
         )
+        if as_json:
+            emit(_summary(results, output.work) | {"published": output.where if output.remote else None})
         if output.remote:
             say(f"  notebooks went to {output.where}; plots and results stay here")
         if any(result.status == "interrupted" for result in results):
@@ -197,14 +210,58 @@ def register(app: typer.Typer) -> None:
             )
 
 
-def _list(paths: Sequence[Path]) -> None:
+def _task(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "notebook": task.job.name,
+        "parameters": dict(task.job.parameters),
+        "done": task.done,
+    }
+
+
+def _summary(results: Sequence[execute.Result], out: Path) -> dict[str, Any]:
+    """Return how the notebooks ended, for programs."""
+    return {
+        "out": str(out),
+        "index": str(out / "index.html"),
+        "succeeded": sum(result.status == "ok" for result in results),
+        "results": [
+            {
+                "name": result.name,
+                "title": result.title,
+                "status": result.status,
+                "duration_s": round(result.duration_s, 3),
+                "error": result.error or None,
+            }
+            for result in results
+        ],
+    }
+
+
+def _list(paths: Sequence[Path], as_json: bool) -> None:
     import json
 
     from wasmlab.notebooks import conventions
 
-    for path in paths:
-        document = json.loads(path.read_text())
-        print(f"{path.stem}: {conventions.title(document)}")
+    found = [(path.stem, json.loads(path.read_text())) for path in paths]
+    if as_json:
+        emit(
+            {
+                "notebooks": [
+                    {
+                        "name": stem,
+                        "title": conventions.title(document),
+                        "parameters": [
+                            vars(parameter) for parameter in conventions.parameters(document).values()
+                        ],
+                    }
+                    for stem, document in found
+                ]
+            }
+        )
+        return
+    for stem, document in found:
+        print(f"{stem}: {conventions.title(document)}")
         for parameter in conventions.parameters(document).values():
             print(f"    {parameter.name}: {parameter.type} = {parameter.default!r}  # {parameter.help}")
 

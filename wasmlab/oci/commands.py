@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wasmlab.console import emit
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,20 +48,32 @@ def register(app: typer.Typer) -> None:
     oci.command()(pull)
     oci.command()(pack)
     oci.command()(inspect)
-    app.add_typer(oci, name="oci")
+    app.add_typer(oci, name="oci", rich_help_panel="Modules")
 
 
 def push(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A WASM module or component.")],
     ref: Ref,
-    layout: Annotated[str, typer.Option("--layout", help="wasm-to-oci or cncf.")] = "wasm-to-oci",
+    layout: Annotated[
+        str,
+        typer.Option("--layout", help="wasm-to-oci or cncf.", autocompletion=lambda: ["wasm-to-oci", "cncf"]),
+    ] = "wasm-to-oci",
     use_http: UseHttp = None,
     insecure: Insecure = False,
     ca_file: CaFile = None,
     timeout: Timeout = 120.0,
     as_json: AsJson = False,
 ) -> None:
-    """Push a module to a registry. Digest is that of the manifest, as wasm-to-oci prints it."""
+    """Push a module to a registry. Digest is that of the manifest, as wasm-to-oci prints it.
+
+    Credentials are those of docker: ~/.docker/config.json, helpers included.
+
+    Examples:
+      wasmlab oci push data/wasm/hello.wasm 127.0.0.1:5000/hello:v1
+      wasmlab oci push --layout cncf hello.wasm registry.example.com/team/hello:v1
+
+    Changes: the registry.
+    """
     from wasmlab.oci.artifact import LAYOUTS
 
     if layout not in LAYOUTS:
@@ -90,6 +104,7 @@ def pack(
             metavar="KIND",
             help="node: an artifact for WASM nodes. containerd: a container image for RuntimeClasses. "
             "both: one reference for either. layer: the image form that only containerd 2 takes.",
+            autocompletion=lambda: ["node", "containerd", "both", "layer"],
         ),
     ] = "both",
     path: Annotated[
@@ -102,7 +117,14 @@ def pack(
     timeout: Timeout = 120.0,
     as_json: AsJson = False,
 ) -> None:
-    """Pack a module as a container image, as an artifact, or as both under one reference, and push it."""
+    """Pack a module as a container image, as an artifact, or as both under one reference, and push it.
+
+    Examples:
+      wasmlab oci pack hello.wasm 127.0.0.1:5000/hello:v1           # WASM nodes and RuntimeClasses
+      wasmlab oci pack --for containerd --arg serve app.wasm registry.example.com/app:v1
+
+    Changes: the registry.
+    """
     from wasmlab.oci import image
 
     inside = path or f"/{file.name}"
@@ -150,7 +172,16 @@ def pull(
     timeout: Timeout = 120.0,
     as_json: AsJson = False,
 ) -> None:
-    """Pull a module from a registry. Digest is that of the module, as wasm-to-oci prints it."""
+    """Pull a module from a registry. Digest is that of the module, as wasm-to-oci prints it.
+
+    Every byte is checked against its digest; a pull that fails leaves an existing file as it was.
+
+    Examples:
+      wasmlab oci pull 127.0.0.1:5000/hello:v1 --out hello.wasm
+      wasmlab oci pull --json registry.example.com/app@sha256:... | jq -r .manifestDigest
+
+    Changes: writes FILE.
+    """
     source = _parse(ref)
     with _bar(f"pulling {source}") as progress:
         done = _client(use_http, insecure, ca_file, timeout).pull(source, out, progress)
@@ -175,7 +206,14 @@ def inspect(
     timeout: Timeout = 120.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a reference points at: digest, layout and manifest."""
+    """Show what a reference points at: digest, layout and manifest.
+
+    Examples:
+      wasmlab oci inspect 127.0.0.1:5000/hello:v1
+      wasmlab oci inspect --json REF | jq -e '.problem == null'      # does it run here?
+
+    Changes nothing; the module itself is not fetched.
+    """
     source = _parse(ref)
     found = _client(use_http, insecure, ca_file, timeout).inspect(source)
     layer = found.layer
@@ -240,7 +278,10 @@ def _client(use_http: bool | None, insecure: bool, ca_file: Path | None, timeout
 
 
 def _report(as_json: bool, facts: dict[str, Any], lines: list[str]) -> None:
-    typer.echo(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(lines))
+    if as_json:
+        emit(facts)
+    else:
+        typer.echo("\n".join(lines))
 
 
 def _bar(label: str) -> Any:

@@ -1,65 +1,49 @@
-"""Progress of a transfer: the callback's form, and a bar on stderr (only on a terminal, only after two seconds)."""
+"""Progress of a transfer: the callback's form, and a bar on stderr, after two seconds."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
+from wasmlab.console import Meter
+
 #: Called during a transfer with (bytes so far, bytes in all).
 ProgressCallback = Callable[[int, int], None]
 
-_AFTER_S = 2.0
-_EVERY_S = 0.1
-_WIDTH = 30
-
 
 class ProgressBar:
-    """A context manager that is the progress callback.
+    """A context manager that is the progress callback: a bar on a terminal, elsewhere a line every half minute.
 
     Parameters
     ----------
     label : str
         What is going on.
     stream : text stream, optional
-        Where to draw; nothing is drawn if it is no terminal.
+        Where to draw; stderr by default.
+    clock : callable
+        Seconds; tests give their own.
     """
 
-    def __init__(self, label: str, stream: TextIO | None = None) -> None:
-        self._label = label
-        self._stream = stream if stream is not None else sys.stderr
-        self._start = self._last = time.monotonic()
-        self._drawn = False
+    def __init__(
+        self, label: str, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._meter = Meter(label, stream=stream, clock=clock)
 
     def __enter__(self) -> ProgressBar:
         return self
 
     def __call__(self, done_bytes: int, total_bytes: int) -> None:
         """Draw the state, if it is time to."""
-        now = time.monotonic()
-        last_piece = done_bytes >= total_bytes and self._drawn
-        if now - self._start < _AFTER_S or (now - self._last < _EVERY_S and not last_piece):
-            return
-        if not self._stream.isatty():
-            return
-        self._last, self._drawn = now, True
-        share = done_bytes / total_bytes if total_bytes else 1.0
-        rate = done_bytes / (now - self._start) / 1e6
-        bar = "#" * int(share * _WIDTH)
-        self._stream.write(
-            f"\r{self._label} [{bar:<{_WIDTH}}] {share:4.0%} {done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB, "
-            f"{rate:.1f} MB/s \033[K"
-        )
-        self._stream.flush()
+        self._meter.total = total_bytes
+        rate = done_bytes / max(self._meter.elapsed_s, 1e-3) / 1e6
+        self._meter.show(done_bytes, f"{done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB, {rate:.1f} MB/s")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._drawn:
-            self._stream.write("\r\033[K")
-            self._stream.flush()
+        self._meter.close()
 
 
 def counter(progress: ProgressCallback | None, total: int) -> Callable[[int], None] | None:

@@ -23,15 +23,29 @@ def register(app: typer.Typer) -> None:
     report = typer.Typer(
         cls=_WritesByDefault, no_args_is_help=True, help="Tables and pictures of results; compare two sets."
     )
-    app.add_typer(report, name="report")
+    app.add_typer(report, name="report", rich_help_panel="Measure and tell")
 
     @report.command()
-    def write(directory: Path = typer.Argument(..., help="A directory of results.")) -> None:
-        """Write tables and pictures from the Parquet files of a directory. `wasmlab report DIR` does the same."""
-        from wasmlab import report as reporting
+    def write(
+        directory: Path = typer.Argument(..., help="A directory of results."),
+        as_json: bool = typer.Option(False, "--json", help="Print one JSON line on stdout."),
+    ) -> None:
+        """Write tables and pictures from the Parquet files of a directory. `wasmlab report DIR` does the same.
 
-        for path in reporting.write(directory):
-            typer.echo(path)
+        Examples:
+          wasmlab report reports/bench
+          wasmlab report write data/recorded --json | jq -r '.files[]'
+
+        Changes: writes report.md, report.html and pictures into that directory.
+        """
+        from wasmlab import report as reporting
+        from wasmlab.console import emit
+
+        written = [str(path) for path in reporting.write(directory)]
+        if as_json:
+            emit({"files": written})
+        else:
+            typer.echo("\n".join(written))
 
     @report.command()
     def compare(
@@ -47,19 +61,23 @@ def register(app: typer.Typer) -> None:
         fail_on: str = typer.Option(
             "never", help="Exit with 1 if an arm is: slower, changed (slower or faster), unclear (or slower)."
         ),
-        json: bool = typer.Option(False, "--json", help="Print JSON for programs."),
+        as_json: bool = typer.Option(False, "--json", help="Print one JSON line on stdout."),
     ) -> None:
         """Say which arms became slower or faster, and whether the machine did: before/after, or machine A/B.
 
         Two sets that must not be compared are refused, and what they differ in is said.
 
         Exit codes: 0 compared; 1 compared, and --fail-on holds; 2 wrong usage; 3 not compared.
-        """
-        import json as encoder
 
+        Examples:
+          wasmlab report compare before/ after/ --fail-on slower          # in CI
+          wasmlab report compare recorded reports/bench --across host     # another machine, on purpose
+
+        Changes nothing.
+        """
         from wasmlab.bench import compare as comparing
         from wasmlab.bench.store import COLUMNS
-        from wasmlab.console import say
+        from wasmlab.console import emit, failure, say
         from wasmlab.errors import BenchmarkError
         from wasmlab.report import compare as face
 
@@ -73,9 +91,11 @@ def register(app: typer.Typer) -> None:
         except BenchmarkError as error:
             # Not 1: in CI that would read as "slower".
             say(f"wasmlab: {error}")
+            if as_json:
+                emit(failure(error, face.NOT_COMPARED))
             raise typer.Exit(face.NOT_COMPARED) from None
-        if json:
-            typer.echo(encoder.dumps(face.document(*sets, comparison), indent=2, ensure_ascii=False))
+        if as_json:
+            emit(face.document(*sets, comparison))
         else:
             typer.echo(face.text(*sets, comparison))
         raise typer.Exit(face.exit_code(comparison, fail_on))

@@ -7,6 +7,7 @@ abort()), 137 if it ran out of memory or was killed, 124 if its deadline passed 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -28,7 +29,7 @@ _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def register(app: typer.Typer) -> None:
     """Add ``run`` to `app`."""
-    app.command()(run)
+    app.command(rich_help_panel="Modules")(run)
 
 
 def run(
@@ -40,7 +41,10 @@ def run(
     engine: Annotated[
         str,
         typer.Option(
-            "--engine", "-e", help="wasmtime or wasmer, or one of their compilers by name: wasmtime-winch."
+            "--engine",
+            "-e",
+            help="wasmtime or wasmer, or one of their compilers by name: wasmtime-winch.",
+            autocompletion=lambda: _engines(),
         ),
     ] = "wasmtime",
     env: Annotated[
@@ -72,17 +76,30 @@ def run(
     pull: Annotated[
         bool, typer.Option("--pull", help="Ask the registry even if REF was pulled before.")
     ] = False,
+    outcome_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--outcome", metavar="FILE", help="Write how it ended and how long each phase took, as JSON."
+        ),
+    ] = None,
 ) -> None:
     """Run a WASM module with this terminal's stdin, stdout and stderr.
 
     The exit code is the module's. 134: it trapped. 137: out of memory, or killed. 124: its time was up. 1: it could not
     be started.
+
+    Examples:
+      wasmlab run data/wasm/hello.wasm -- one two
+      wasmlab run --engine wasmer --memory 16Mi --timeout 5s data/wasm/hello.wasm
+      wasmlab run --dir .::/work:ro --env LANG=C cat.wasm -- /work/README.md
+      wasmlab run --outcome how.json 127.0.0.1:5000/hello:v1
+
+    Changes: the compiled module stays in the cache (~/.cache/wasmlab), and so does one that was pulled.
     """
-    from wasmlab import engines
     from wasmlab.errors import WasmlabError
     from wasmlab.sandbox.direct import module_spec, run_once
 
-    known = dict.fromkeys((*engines.names(), *engines.variants()))
+    known = _engines()
     if engine not in known:
         raise typer.BadParameter(f"{engine!r} is not one of {', '.join(known)}", param_hint="--engine")
     for word in (*(args or ()), *(env or ())):
@@ -104,7 +121,16 @@ def run(
         raise WasmlabError(f"{what}", remedy="give the path of a .wasm file, or an image reference")
     name = path.name if _is_file(target) else target.rpartition("/")[2]
     outcome = run_once(engine, module_spec(path, (name, *(args or ())), **options))
-    raise SystemExit(_exit_code(outcome))
+    code = _exit_code(outcome)
+    if outcome_file is not None:
+        outcome_file.write_text(json.dumps(outcome.to_json() | {"engine": engine, "status": code}) + "\n")
+    raise SystemExit(code)
+
+
+def _engines() -> list[str]:
+    from wasmlab import engines
+
+    return list(dict.fromkeys((*engines.names(), *engines.variants())))
 
 
 def _exit_code(outcome: Outcome) -> int:
