@@ -1,4 +1,4 @@
-"""Where the lab's data files and notebooks are: in the checkout, or in the package when it was installed as a wheel."""
+"""Where the lab's data files and notebooks are: in the checkout, or in the package if that came as a wheel."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 
 from wasmlab.errors import PrerequisiteError
 
-
 # Below the package. Only wheels and source distributions have it (wasmlab.release puts it there).
 MATERIAL = "_material"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def root() -> Path:
-    """Return the directory that ``data/`` and ``notebooks/`` are in: the checkout, or a part of the installed package."""
+    """Return the directory that ``data/`` and ``notebooks/`` are in: the checkout, or a part of the package."""
     material = _PACKAGE / MATERIAL
     return material if material.is_dir() else _PACKAGE.parent
 
