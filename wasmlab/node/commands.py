@@ -21,7 +21,7 @@ node_app = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the command line."""
-    app.add_typer(node_app, name="node")
+    app.add_typer(node_app, name="node", rich_help_panel="Nodes for any cluster")
 
 
 joincommand.add(node_app, lambda: _command())
@@ -86,7 +86,9 @@ def run(
             min=600, help="Ask for certificates that live so many seconds; the signer's choice by default."
         ),
     ] = None,
-    drain: Annotated[bool, typer.Option(help="End the running modules when the agent ends.")] = False,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="End the running modules when the agent ends.")
+    ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     csr_timeout_s: Annotated[float, typer.Option(help="How long to wait for an approval.")] = 3600.0,
     backoff_base_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
@@ -121,6 +123,14 @@ def run(
     """Join a cluster as a WASM node and run its pods, until SIGTERM.
 
     Running modules outlive the agent; the next one takes them up. With --drain they end with it.
+
+    Examples:
+      wasmlab node run --kubeconfig node.kubeconfig --dir /var/lib/wasmlab-node
+      wasmlab node run --bootstrap-kubeconfig bootstrap.kubeconfig --address auto --port 10250
+      wasmlab node run --kubeconfig node.kubeconfig --label zone=a --capacity cpu=4,memory=8Gi,pods=500
+
+    Changes: the cluster's Node, Lease and the status of its Pods; keys, modules, logs and records below DIR; control
+    groups and mounts of Pods that need them.
     """
     import asyncio
     import gc
@@ -208,8 +218,11 @@ def unit(
 ) -> None:
     """Print the systemd unit that runs a node as a service.
 
-    Example: wasmlab node unit --bootstrap-kubeconfig /etc/wasmlab/bootstrap.conf >
-    /etc/systemd/system/wasmlab-node.service
+    Examples:
+      wasmlab node unit --bootstrap-kubeconfig /etc/wasmlab/bootstrap.conf > wasmlab-node.service
+      sudo install -m 644 wasmlab-node.service /etc/systemd/system && sudo systemctl enable --now wasmlab-node
+
+    Changes nothing; it is printed.
     """
     from wasmlab.node.config import default_node_name
     from wasmlab.node.unitfile import unit as text

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from wasmlab.console import emit
+
 
 def add(app: typer.Typer, program: Callable[[], list[str]]) -> None:
     """Add the command.
@@ -42,17 +44,27 @@ def add(app: typer.Typer, program: Callable[[], list[str]]) -> None:
             str, typer.Option(help="This node's IP; 'auto' is the one towards the outside.")
         ] = "auto",
         manual_approval: Annotated[
-            bool, typer.Option(help="Let nobody but a person approve the node's first certificate.")
+            bool,
+            typer.Option(
+                "--manual-approval", help="Let nobody but a person approve the node's first certificate."
+            ),
         ] = False,
         approve: Annotated[
-            bool, typer.Option(help="Approve what this node asks for, with the same credentials.")
+            bool,
+            typer.Option("--approve", help="Approve what this node asks for, with the same credentials."),
         ] = False,
         csr_timeout_s: Annotated[float, typer.Option(help="How long to wait for each approval.")] = 3600.0,
         run: Annotated[
             bool, typer.Option(help="Go on as the node's agent; else end when the node may join.")
         ] = True,
         print_rbac: Annotated[
-            bool, typer.Option(help="Only print what the cluster has to grant, for `kubectl apply -f -`.")
+            bool,
+            typer.Option(
+                "--print-rbac", help="Only print what the cluster has to grant, for `kubectl apply -f -`."
+            ),
+        ] = False,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="With --no-run: print one JSON line on stdout.")
         ] = False,
     ) -> None:
         """Join any cluster that a kubeconfig leads to, and run its WASM pods.
@@ -60,9 +72,18 @@ def add(app: typer.Typer, program: Callable[[], list[str]]) -> None:
         With an administrator's kubeconfig it makes what joining needs (role bindings, a bootstrap token that is removed
         again); any other is used as a bootstrap token. Then it waits until somebody approves the node's serving
         certificate: it says with which command. The kubeconfig is not kept.
+
+        Examples:
+          wasmlab node join --kubeconfig ~/.kube/config --approve
+          wasmlab node join --print-rbac | kubectl apply -f -     # for whoever may not grant it
+          wasmlab node join --kubeconfig admin.conf --dir /var/lib/wasmlab-node --no-run -- --label zone=a
+
+        Changes: the cluster gets role bindings and a Node; DIR gets the node's own credentials.
         """
         from wasmlab.node.membership import grants
 
+        if as_json and (run or print_rbac):
+            raise typer.BadParameter("an agent that goes on prints none: give --no-run", param_hint="--json")
         if print_rbac:
             typer.echo(grants.manifest(grants.bindings(automatic=not manual_approval)), nl=False)
             return
@@ -88,6 +109,9 @@ def add(app: typer.Typer, program: Callable[[], list[str]]) -> None:
         arguments = ["--dir", str(config.dir), "--node-name", config.node_name, "--address", where]
         arguments += ["--kubeconfig", str(config.kubeconfig), *(more or ())]
         argv = [*program(), "node", "run", *arguments]
+        if as_json:
+            emit({"node": config.node_name, "kubeconfig": str(config.kubeconfig), "argv": argv})
+            return
         if not run:
             typer.echo(f"joined; the agent is started by: {' '.join(argv)}")
             return
