@@ -8,7 +8,8 @@ READY := $(VENV)/.ready
 # Most tests wait more than they compute: two at once take little more than half the time, on two cores too.
 AT_ONCE ?= 2
 
-.PHONY: help lab test bench lint format lock setup kube native containerd containerd2 clean venv-module browser
+.PHONY: help lab test bench lint format lock setup kube native containerd containerd2 clean venv-module browser \
+  jupyter binder wheels trywheels
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,6 +20,9 @@ lab: kube containerd ## Run the whole lab: execute the notebooks into reports/
 test: kube containerd containerd2 browser ## Run every test
 	@base=$$(mktemp -d "$${TMPDIR:-/tmp}/wl.XXXXXX") && $(BIN)/python -m pytest --basetemp "$$base/t" \
 	  -n $(AT_ONCE) --dist loadscope --no-loadscope-reorder $(ARGS) && rm -rf --one-file-system "$$base"
+
+jupyter: kube ## JupyterLab with the notebooks, the live board and a terminal; Ctrl-C ends it
+	@$(BIN)/wasmlab jupyter $(ARGS)
 
 bench: kube containerd containerd2 ## Measure every figure that the README shows
 	@$(BIN)/python -m wasmlab.engines.native_build --if-possible >/dev/null
@@ -80,6 +84,15 @@ browser: $(READY)
 	  export DEBIAN_FRONTEND=noninteractive; \
 	  { $$install || { apt-get -q update && $$install; }; } >/dev/null || echo "the browser's tests will be skipped" >&2; \
 	fi
+
+binder: $(READY) ## As root: prove that the lab fits into a Binder session (about 15 minutes)
+	$(BIN)/python -m tests.binder.session $(ARGS)
+
+wheels: $(READY) ## Build the release's wheels into dist/ from the cached programs
+	$(BIN)/python -m wasmlab.release --out dist $(ARGS)
+
+trywheels: $(READY) ## Install those wheels where there is no compiler, and run a lab from them
+	$(BIN)/python -m tests.release.installed dist
 
 lock: setup ## Resolve the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --extra dev \

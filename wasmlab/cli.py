@@ -32,6 +32,7 @@ _PROVIDERS = (
     "wasmlab.bench.commands",
     "wasmlab.report.commands",
     "wasmlab.notebooks.commands",
+    "wasmlab.notebooks.jupytercommand",
     "wasmlab.doctor.commands",
     "wasmlab.completion",
 )
@@ -52,6 +53,7 @@ _OWNERS = {
     "report": ("wasmlab.report.commands",),
     "lab": ("wasmlab.notebooks.commands",),
     "batch": ("wasmlab.notebooks.commands",),
+    "jupyter": ("wasmlab.notebooks.jupytercommand",),
     "doctor": ("wasmlab.doctor.commands",),
     "completion": ("wasmlab.completion",),
 }
