@@ -81,6 +81,17 @@ def test_an_arm_whose_every_run_failed_is_in_the_table(tmp_path: Path) -> None:
     report.write(tmp_path, results)
 
 
+def test_engines_side_by_side_are_the_same_start() -> None:
+    results = synthetic.results(blocks=8, paths=("local",))
+    head, rows = report.engine_table(results, ["hello"])
+    assert rows and all(len(row) == len(head) for row in rows)
+    for start, base, other, ratio, _n in rows:
+        assert start.startswith("hello, ") and start.endswith(", sandbox")
+        above, below = float(other.split()[1]), float(base.split()[0])
+        assert float(ratio.split()[0]) == pytest.approx(above / below, rel=0.05)
+    assert report.engine_table(results, ["no such"])[1] == []
+
+
 def test_scale_experiments_have_curves_and_no_arms(tmp_path: Path) -> None:
     results = synthetic.results(blocks=2, paths=("local",))
     results.rows += synthetic_scale.results(blocks=2, engines=("wasmtime",)).rows

@@ -19,7 +19,7 @@ from wasmlab.bench.store import Results, load_recorded
 from wasmlab.engines import table
 from wasmlab.errors import WasmlabError
 from wasmlab.paths import atomic_write
-from wasmlab.report import arm_table, headline_table, markdown, scale_table
+from wasmlab.report import arm_table, engine_table, headline_table, markdown, scale_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +67,22 @@ def paths(results: Results) -> str:
         row for row in rows if row[0].startswith(("node ", "containerd ")) and row[0].endswith(" hello")
     ]
     return f"Measured {results.where}.\n\n{markdown((head, of_hello))}\n"
+
+
+def starts(results: Results) -> str:
+    """Return the table of starts, engine beside engine.
+
+    Parameters
+    ----------
+    results : Results
+        A run of ``wasmlab bench record``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    return f"Measured {results.where}.\n\n{markdown(engine_table(results, _STARTING))}\n"
 
 
 def scale(results: Results) -> str:
@@ -131,6 +147,7 @@ def fill(text: str) -> str:
     """
     makers = {
         "figures": lambda: figures(load_recorded("figures")),
+        "starts": lambda: starts(load_recorded()),
         "paths": lambda: paths(load_recorded("paths")),
         "scale": lambda: scale(load_recorded("scale")),
         "engines": table.markdown,

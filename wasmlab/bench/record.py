@@ -44,7 +44,7 @@ def plans(repeats: int, large: int, seed: int) -> list[tuple[str, Plan]]:
     return found
 
 
-def record(out: Path, *, repeats: int = 30, large: int = 3, seed: int = 1, quiet: bool = False) -> Results:
+def record(out: Path, *, repeats: int = 30, large: int = 8, seed: int = 1, quiet: bool = False) -> Results:
     """Measure and write ``<out>/bench.parquet`` and ``.json``.
 
     Parameters

@@ -5,6 +5,7 @@ from wasmlab.report.render import Table, as_html, markdown, plain
 from wasmlab.report.tables import (
     arm_table,
     conditions_table,
+    engine_table,
     headline_table,
     ratio_table,
     scale_table,
@@ -16,6 +17,7 @@ __all__ = [
     "arm_table",
     "as_html",
     "conditions_table",
+    "engine_table",
     "headline_table",
     "markdown",
     "plain",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.bench import noise, ratios, scale_curves, stats
+from wasmlab.bench.plan import Arm
 from wasmlab.bench.store import Results
 from wasmlab.report.render import Table
 
@@ -126,6 +127,42 @@ def ratio_table(results: Results) -> Table:
     ]
     return ("ratio of medians", "value [95 % interval]", "n"), texts
 
+
+def engine_table(results: Results, workloads: Collection[str] = ()) -> Table:
+    """Return wasmtime beside each other engine: what both took for the same, and the ratio, all with intervals.
+
+    Parameters
+    ----------
+    workloads : collection of str
+        Only these; all that both ran if empty.
+    """
+    pairs = sorted(ratios.between_engines(ordinary(results).frame), key=_place)
+    times: dict[Arm, Any] = {
+        Arm(row["path"], row["engine"], row["mode"], row["workload"]): row
+        for row in summary_table(results).to_dict("records")
+    }
+
+    def cell(arm: Arm) -> str:
+        row = times[arm]
+        digits = _digits(row["median"])
+        span = _span(row["low"], row["high"], row["n"], digits).replace(" (range)", ", range")
+        return f"{row['median']:.{digits}f} ({span})"
+
+    rows = [
+        (
+            f"{one.above.workload}, {one.above.mode}, {_PLACES[one.above.path]}",
+            cell(one.below),
+            f"{one.above.engine} {cell(one.above)}",
+            f"{one.interval:.2f}",
+            str(one.interval.n),
+        )
+        for one in pairs
+        if not workloads or one.above.workload in workloads
+    ]
+    return ("start", "wasmtime ms (95 %)", "other engine ms (95 %)", "ratio [95 %]", "n"), rows
+
+
+_PLACES = {"local": "sandbox", "node": "Pod", "containerd": "Pod through containerd"}
 
 # Experiment and cost of a curve -> how a table calls it, the unit of one more, and the factor to it.
 _CURVES = {
