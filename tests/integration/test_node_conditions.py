@@ -96,26 +96,48 @@ def test_a_node_whose_sandbox_does_not_work_is_not_ready(lab: NodeLab, unique: N
     assert lab.run(unique("after"), image, timeout_s=60)["status"]["phase"] == "Succeeded"
 
 
-def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: Name) -> None:
+def test_pressure_puts_pods_out_keeps_others_away_and_shutdown_ends_them(lab: NodeLab, unique: Name) -> None:
     node, image = lab.node, push(lab.cluster, "sleep")
     # A pod that an agent starts and the next one looks after: its volumes go on following.
     mine = unique("adopted")
     source: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": mine}, "data": {}}
     lab.cluster.apply({**source, "data": {"k": "one"}})
+    critical_class = {"priorityClassName": "system-node-critical"}
     lab.apply(
         mine,
         push(lab.cluster, "probe"),
         args=["wait:/cm/k=one", "wait:/cm/k=two", "sleep:600"],
         container={"volumeMounts": [{"name": "cm", "mountPath": "/cm"}]},
-        spec={"volumes": [{"name": "cm", "configMap": {"name": mine}}]},
+        spec={"volumes": [{"name": "cm", "configMap": {"name": mine}}], **critical_class},
     )
     until("it has seen the first", lambda: "one" in output(lab, mine))
+    # Two that will have to go: the one uses more than it asked for, the other less.
+    greedy, modest = unique("greedy"), unique("modest")
+    lab.apply(modest, image, args=["600"], container={"resources": {"requests": {"memory": "256Mi"}}})
+    lab.apply(greedy, image, args=["600"])
+    lab.running(modest)
+    lab.running(greedy)
     node.args = (*node.args, "--eviction-hard", "memory.available<1000Gi", "--shutdown-grace-period", "40")
     node.args = (*node.args, "--shutdown-grace-period-critical-pods", "20")
     node.restart(60)
     said = until_condition(lab, "MemoryPressure", "True")
     assert said["reason"] == "KubeletHasInsufficientMemory"
     assert "memory.available is" in said["message"]
+
+    low = "The node was low on resource: memory. Threshold quantity: 1000Gi, available: "
+    larger = "has larger consumption of memory. "
+    for name in (greedy, modest):
+        status = lab.cluster.wait_pod(name, timeout_s=60)["status"]
+        assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
+        assert status["message"].startswith(low)
+        assert status["message"].endswith(larger) == (name == greedy)
+        assert terminated(lab.get(name))["exitCode"] == 143
+        disruption = next(c for c in status["conditions"] if c["type"] == "DisruptionTarget")
+        assert (disruption["status"], disruption["message"]) == ("True", status["message"])
+        assert lab.event(name, "Evicted") == status["message"]
+    # One at a time, the one that takes more than it asked for first.
+    put_out = [line for line in node.log.read_text().splitlines() if "evicting a pod" in line]
+    assert [next(name for name in (greedy, modest) if name in line) for line in put_out] == [greedy, modest]
 
     lab.cluster.apply({**source, "data": {"k": "two"}})
     until("it has seen the second", lambda: "two" in output(lab, mine))
@@ -128,21 +150,22 @@ def test_pressure_keeps_pods_away_and_shutdown_ends_them(lab: NodeLab, unique: N
         lab.cluster.apply(pod)
         return name
 
-    lasting = {"resources": {"requests": {"cpu": "10m"}}}
-    kept = bound(unique("kept"), container=lasting)
-    critical = bound(unique("critical"), spec={"priorityClassName": "system-node-critical"})
+    critical = bound(unique("critical"), spec=critical_class)
     status = lab.cluster.wait_pod(bound(unique("besteffort")), timeout_s=60)["status"]
     assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
     assert status["message"] == "Pod was rejected: The node had condition: [MemoryPressure]. "
-    lab.running(kept)
+    # Another class is let in, and put out as long as the node is short.
+    burstable = bound(unique("burstable"), container={"resources": {"requests": {"cpu": "10m"}}})
+    assert lab.cluster.wait_pod(burstable, timeout_s=60)["status"]["message"].startswith(low)
     lab.running(critical)
+    lab.running(mine)
     # As the machine's shutdown does it, and with more patience than `stop_agent` has.
     agent = node.process
     assert agent is not None
     agent.signal(signal.SIGTERM)
     until("the agent has ended", lambda: not agent.alive, 100)
     node.stop_agent()
-    for name in (mine, kept, critical):
+    for name in (mine, critical):
         pod = lab.get(name)
         assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "Terminated")
         assert pod["status"]["message"] == "Pod was terminated in response to imminent node shutdown."

@@ -30,6 +30,7 @@ from wasmlab.node.inputs.serviceview import ServiceView
 from wasmlab.node.inputs.volumes import VolumeManager
 from wasmlab.node.membership import bootstrap, registration
 from wasmlab.node.membership.certificates import Certificates
+from wasmlab.node.pods.evictor import Evictor
 from wasmlab.node.pods.manager import PodManager
 from wasmlab.node.runtime.cgroups import ContainerGroups
 from wasmlab.node.runtime.rotation import keep_rotating
@@ -187,8 +188,8 @@ class NodeAgent:
 
         def pressed(conditions: Mapping[str, str]) -> None:
             manager.account.pressure = tuple(conditions)
-            if pressure.DISK in conditions:
-                collector.press()
+            if conditions:
+                evictor.notice()
 
         node = registration.Registration(
             config,
@@ -201,6 +202,14 @@ class NodeAgent:
             api, "/api/v1/pods", f"spec.nodeName={config.node_name}", manager.on_list, manager.on_event
         )
         endpoint = Endpoint.of(services, manager, certificates, pods.synced)
+        thresholds = pressure.parse(config.eviction_hard)
+        evictor = Evictor(
+            manager,
+            recorder,
+            measure=lambda: pressure.shortages(thresholds, machine.signals(config.dir)),
+            uses=endpoint.stats.uses,
+            reclaim=lambda: collector.collect(everything=True),
+        )
         background: list[asyncio.Task[None]] = []
         try:
             await endpoint.start(listener, context)
@@ -216,6 +225,7 @@ class NodeAgent:
                     links.reflector.run(),
                     services.volumes.run(),
                     collector.run(),
+                    evictor.run(),
                     *(renewal.run() for renewal in certificates.renewals),
                     keep_rotating(
                         manager.live_logs,

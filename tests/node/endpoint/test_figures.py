@@ -18,7 +18,7 @@ from wasmlab.node.endpoint.summary import (
     summary,
 )
 from wasmlab.node.host import usage
-from wasmlab.node.host.disk import Disk
+from wasmlab.node.host.disk import Disk, DiskUse
 from wasmlab.node.promtext import Family, Sample
 from wasmlab.node.runtime.crilog import StreamSplitter
 
@@ -51,7 +51,12 @@ def test_the_text_format() -> None:
 def test_a_pod_is_the_sum_of_its_containers() -> None:
     one, two = figures(3_000_000_000, 100, limit_bytes=150), figures(1_000_000_000, 50)
     pod = PodFigures(
-        "p", "ns", "u", NOW - 20, [ContainerFigures("a", one, 7), ContainerFigures("b", two, 0)], 99
+        "p",
+        "ns",
+        "u",
+        NOW - 20,
+        [ContainerFigures("a", one, 7), ContainerFigures("b", two, 0)],
+        DiskUse(99, 3),
     )
     node = NodeFigures("n", figures(9_000_000_000, 500, limit_bytes=1000), figures(), figures(), DISK)
     shown = summary(node, [pod])["pods"][0]
@@ -62,7 +67,7 @@ def test_a_pod_is_the_sum_of_its_containers() -> None:
     assert "availableBytes" not in shown["memory"]  # b has no limit, so the pod has none
     assert shown["containers"][0]["memory"]["availableBytes"] == 50
     assert shown["containers"][0]["logs"]["usedBytes"] == 7
-    assert shown["ephemeral-storage"]["usedBytes"] == 99
+    assert (shown["ephemeral-storage"]["usedBytes"], shown["ephemeral-storage"]["inodesUsed"]) == (99, 3)
     assert summary(node, [])["node"]["fs"]["usedBytes"] == 600
 
     text = promtext.text(resource_families(node, [pod]))
@@ -164,7 +169,9 @@ def test_links_are_not_followed_when_a_directory_is_measured(tmp_path: Path) -> 
     (tmp_path / "d" / "e" / "small").write_bytes(b"x" * 10_000)
     (tmp_path / "d" / "link").symlink_to(tmp_path / "big")
     (tmp_path / "d" / "loop").symlink_to(tmp_path / "d")
-    assert 10_000 <= usage.disk_bytes(tmp_path / "d") < 100_000
+    used = usage.of_directory(tmp_path / "d")
+    assert 10_000 <= used.bytes < 100_000
+    assert used.inodes == 5
 
 
 def test_a_log_is_split_into_its_streams() -> None:

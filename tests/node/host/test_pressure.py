@@ -42,6 +42,6 @@ def test_a_condition_stays_for_a_while() -> None:
     assert watch.observe({"memory.available": plenty}, 0) == {}
     held = watch.observe({"memory.available": little, "pid.available": Level(9, 100)}, 10)
     assert set(held) == {"MemoryPressure", "PIDPressure"}
-    assert "memory.available is 52428800, below 104857600" in held["MemoryPressure"]
+    assert "memory.available is 50Mi, below 100Mi" in held["MemoryPressure"]
     assert set(watch.observe({"memory.available": plenty}, 309)) == {"MemoryPressure", "PIDPressure"}
     assert watch.observe({"memory.available": plenty}, 310) == {}

@@ -81,3 +81,12 @@ def parse(text: str | int | float) -> int:
         The text is not a quantity.
     """
     return ceil(exact(text))
+
+
+def text(value: int) -> str:
+    """Write an integer as the API does: with the largest binary suffix that leaves a whole number."""
+    for suffix in ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki"):
+        unit = int(_SUFFIXES[suffix])
+        if value and value % unit == 0:
+            return f"{value // unit}{suffix}"
+    return str(value)

@@ -83,6 +83,11 @@ class Endpoint:
         self._runner: web.AppRunner | None = None
         self._closing = asyncio.Event()
 
+    @property
+    def stats(self) -> StatServer:
+        """Where the node and its pods are measured."""
+        return self._stats
+
     @classmethod
     def of(
         cls, services: Services, manager: PodManager, certificates: Certificates, synced: asyncio.Event

@@ -25,9 +25,12 @@ from wasmlab.node.endpoint.summary import (
     PodFigures,
     resource_families,
     summary,
+    use_of,
 )
 from wasmlab.node.host import machine, usage
+from wasmlab.node.host.disk import DiskUse
 from wasmlab.node.host.usage import Usage
+from wasmlab.node.pods.eviction import Use
 from wasmlab.node.pods.manager import PodManager
 from wasmlab.node.promtext import Family
 from wasmlab.node.runtime.runs import RunId, Runtime
@@ -138,6 +141,12 @@ class StatServer:
                     del container["rootfs"], container["logs"]
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
+    async def uses(self, disk: bool) -> dict[str, Use]:
+        """What the pods that run use of the node, by UID, measured now; of the disk only if asked for."""
+        self._last = None
+        _, pods = await self._figures(disk=disk)
+        return {pod.uid: use_of(pod) for pod in pods}
+
     async def _figures(self, *, disk: bool) -> tuple[NodeFigures, list[PodFigures]]:
         async with self._measuring:
             last = self._last
@@ -194,8 +203,8 @@ class StatServer:
                 figures = self._as_figures(one.key, used, one.started_at, seen, one.limit_bytes)
                 log_bytes = _log_bytes(one.log) if disk else 0
                 containers.append(ContainerFigures(one.run_id.container, figures, log_bytes))
-            disk_bytes = usage.disk_bytes(pod.directory) if disk else 0
-            pods.append(PodFigures(pod.name, pod.namespace, pod.uid, pod.started_at, containers, disk_bytes))
+            space = usage.of_directory(pod.directory) if disk else DiskUse()
+            pods.append(PodFigures(pod.name, pod.namespace, pod.uid, pod.started_at, containers, space))
         total = usage.machine()
         whole = Usage(total.cpu_ns, total.memory_working_set_bytes)
         agent = usage.of_process(os.getpid()) or Usage()

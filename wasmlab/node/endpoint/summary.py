@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wasmlab.node.api.times import rfc3339
-from wasmlab.node.host.disk import Disk
+from wasmlab.node.host.disk import Disk, DiskUse
+from wasmlab.node.pods.eviction import DISK, MEMORY, Use
 from wasmlab.node.promtext import Family, Sample
 
 Json = dict[str, Any]
@@ -90,7 +91,7 @@ class PodFigures:
     uid: str
     started_at: float
     containers: Sequence[ContainerFigures]
-    disk_bytes: int
+    disk: DiskUse
 
     @property
     def total(self) -> Figures:
@@ -167,9 +168,27 @@ def _pod(pod: PodFigures, disk: Disk) -> Json:
         ],
         "cpu": total.cpu(),
         "memory": total.memory(),
-        "ephemeral-storage": {**_disk(disk, total.time), "usedBytes": pod.disk_bytes},
+        "ephemeral-storage": {
+            **_disk(disk, total.time),
+            "usedBytes": pod.disk.bytes,
+            "inodesUsed": pod.disk.inodes,
+        },
         "process_stats": {"process_count": total.processes},
     }
+
+
+def use_of(pod: PodFigures) -> Use:
+    """What a pod uses, as evictions go by it."""
+    total = pod.total
+    return Use(
+        memory_bytes=total.working_set_bytes,
+        disk_bytes=pod.disk.bytes,
+        inodes=pod.disk.inodes,
+        processes=total.processes,
+        containers={
+            one.name: {MEMORY: one.figures.working_set_bytes, DISK: one.log_bytes} for one in pod.containers
+        },
+    )
 
 
 def _disk(disk: Disk, time: float) -> Json:

@@ -22,3 +22,11 @@ class Disk:
         """
         line_bytes = min(self.total_bytes // 10, 10 * 2**30)
         return self.free_bytes < line_bytes or self.free_inodes * 20 < self.total_inodes
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """What a directory takes."""
+
+    bytes: int = 0
+    inodes: int = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
@@ -46,27 +45,18 @@ class ImageGc:
         self._recorder = recorder
         self._policy = policy
         self._period_s = period_s
-        self._now = asyncio.Event()
 
     async def run(self) -> None:
         """Collect until cancelled."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._period_s):
-                    await self._now.wait()
-            pressed = self._now.is_set()
-            self._now.clear()
+            await asyncio.sleep(self._period_s)
             try:
-                self.collect(everything=pressed)
+                self.collect()
             except OSError as error:
                 log.warning("cannot collect modules", error=error)
 
-    def press(self) -> None:
-        """The disk is under pressure: remove all that is not in use, now."""
-        self._now.set()
-
     def collect(self, *, everything: bool = False) -> list[str]:
-        """Remove what the policy says; return the digests."""
+        """Remove what the policy says, or all that is not in use; return the digests."""
         wanted = wanted_bytes(self._disk(), self._policy)
         if everything:
             wanted = max(wanted, 1 << 62)

@@ -3,7 +3,7 @@
 The thresholds are the kubelet's, one exception apart: a percentage of a file system stands for 10 GiB at most, because
 a disk of many TiB does not need a tenth of itself free. A condition stays for a while after its cause (as the
 kubelet's, so that it does not flap), and while it lasts the node takes no pods that may not stay (`admission`). Pods
-that run are not put out by it; a pod is evicted only for what it exceeds itself (`volumes`).
+that run are put out only while the cause lasts (`evictor`).
 
 References
 ----------
@@ -57,6 +57,26 @@ class Level:
 Signals = Mapping[str, Level]
 
 
+@dataclass(frozen=True)
+class Shortage:
+    """A signal below its threshold.
+
+    Attributes
+    ----------
+    threshold : str
+        The least that should be available, as a quantity.
+    """
+
+    signal: str
+    available: int
+    threshold: str
+
+    @property
+    def said(self) -> str:
+        """For people."""
+        return f"{self.signal} is {quantity.text(self.available)}, below {self.threshold}"
+
+
 def parse(text: str) -> dict[str, str]:
     """Read thresholds as the kubelet's ``--eviction-hard`` has them: signal -> quantity or percentage.
 
@@ -91,6 +111,26 @@ def line(signal: str, value: str, capacity: int) -> int:
     return min(share, _MOST_BYTES) if signal.endswith("fs.available") and share < capacity else share
 
 
+def shortages(thresholds: Mapping[str, str], signals: Signals) -> list[Shortage]:
+    """What there is too little of.
+
+    Parameters
+    ----------
+    thresholds : mapping
+        As `parse` gives them.
+    """
+    found = []
+    for signal, value in thresholds.items():
+        level = signals.get(signal)
+        if level is None:
+            continue
+        least = line(signal, value, level.capacity)
+        if level.available < least:
+            written = quantity.text(least) if value.endswith("%") else value
+            found.append(Shortage(signal, level.available, written))
+    return found
+
+
 @dataclass
 class Pressure:
     """Which conditions hold.
@@ -110,15 +150,10 @@ class Pressure:
     def observe(self, signals: Signals, now: float) -> dict[str, str]:
         """Take note of a measurement at `now` (CLOCK_MONOTONIC, seconds); return condition -> what it is due to."""
         why = {}
-        for signal, value in self.thresholds.items():
-            level = signals.get(signal)
-            if level is None:
-                continue
-            least = line(signal, value, level.capacity)
-            if level.available < least:
-                condition = _CONDITIONS[signal]
-                self._seen[condition] = now
-                why[condition] = f"{signal} is {level.available}, below {least}"
+        for one in shortages(self.thresholds, signals):
+            condition = _CONDITIONS[one.signal]
+            self._seen[condition] = now
+            why[condition] = one.said
         for condition, at in list(self._seen.items()):
             if now - at >= self.hold_s:
                 del self._seen[condition]

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wasmlab.node.host.disk import DiskUse
+
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _WORKER_NAME = "wasm-"  # `wasmlab.sandbox.limits.confine` names the processes in which modules run
@@ -177,14 +179,15 @@ def machine() -> Machine:
     )
 
 
-def disk_bytes(directory: Path) -> int:
-    """What a directory's files take on disk, links not followed."""
-    total = 0
+def of_directory(directory: Path) -> DiskUse:
+    """What a directory and all that is in it take on disk, links not followed."""
+    total, inodes = 0, 1
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
-                    total += disk_bytes(Path(entry.path))
+                    below = of_directory(Path(entry.path))
+                    total, inodes = total + below.bytes, inodes + below.inodes
                 else:
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-    return total
+                    total, inodes = total + entry.stat(follow_symlinks=False).st_blocks * 512, inodes + 1
+    return DiskUse(total, inodes)

@@ -37,7 +37,7 @@ from wasmlab.node.spec.payload import TokenRequest
 from wasmlab.node.spec.podspec import Refused
 
 Tell = Callable[[Json, str, str, str], None]  # pod, type, reason, message
-Evict = Callable[[str, str], None]  # uid, message
+Evict = Callable[[str, str], object]  # uid, message
 
 
 class NotMounted(Exception):

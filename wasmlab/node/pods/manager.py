@@ -146,15 +146,26 @@ class PodManager:
                 await self._services.runtime.forget(engine, run_id)
             await asyncio.to_thread(filesystems.remove, self._services.config.pods_dir / uid)
 
-    def evict(self, uid: str, message: str) -> None:
-        """End a pod that takes more than it may."""
+    def evict(self, uid: str, message: str) -> asyncio.Task[None] | None:
+        """End a pod that takes more than it may, or than the node has.
+
+        Returns
+        -------
+        Task or None
+            Its end, its volumes' included; None if it is ending anyway.
+        """
         worker = self.workers.get(uid)
-        if worker is not None and not worker.over and not worker.stopping:
-            log.warning("evicting a pod", pod=podspec.key(worker.pod), why=message)
-            verdict = Verdict("Failed", "Evicted", message, disruption=True)
-            task = asyncio.create_task(worker.fail(verdict, _EVICTION_GRACE_S))
-            self._endings.add(task)
-            task.add_done_callback(self._endings.discard)
+        if worker is None or worker.over or worker.stopping:
+            return None
+        log.warning("evicting a pod", pod=podspec.key(worker.pod), why=message)
+        task = asyncio.create_task(self._evict(worker, message))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return task
+
+    async def _evict(self, worker: PodWorker, message: str) -> None:
+        await worker.fail(Verdict("Failed", "Evicted", message, disruption=True), _EVICTION_GRACE_S)
+        await self._services.volumes.released(worker.uid)
 
     # ---- asked by the endpoint and the agent ----
 
