@@ -38,16 +38,29 @@ def test_cost_curves_can_be_shown() -> None:
     assert "Measured 20" in filled and "| private memory of the node, per live Pod, wasmtime |" in filled
 
 
+def test_the_first_screen_needs_every_figure_it_names() -> None:
+    results = readme.load_recorded("figures")
+    assert readme.glance(results).count("**") == 2 * len(readme._AT_A_GLANCE)
+    results.extra["headlines"] = results.extra["headlines"][1:]
+    with pytest.raises(WasmlabError, match="control plane ready"):
+        readme.glance(results)
+
+
 def test_an_unknown_block_is_an_error() -> None:
     with pytest.raises(WasmlabError, match="nonsense"):
         readme.fill("<!-- recorded:nonsense -->\n<!-- /recorded -->")
 
 
 def test_every_link_into_the_repository_exists(repository: Path) -> None:
-    links = re.findall(r"\]\(([^)]+)\)", (repository / "README.md").read_text())
-    inside = [link for link in links if not link.startswith("http")]
+    text = (repository / "README.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    inside = [link for link in links if not link.startswith(("http", "#"))]
     assert inside
     assert [link for link in inside if not (repository / link).exists()] == []
+    headings = {
+        line.lstrip("# ").lower().replace(" ", "-") for line in text.splitlines() if line.startswith("#")
+    }
+    assert {link[1:] for link in links if link.startswith("#")} <= headings
 
 
 def test_the_two_commands_are_make_targets(repository: Path) -> None:

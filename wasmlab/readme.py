@@ -69,6 +69,42 @@ def paths(results: Results) -> str:
     return f"Measured {results.where}.\n\n{markdown((head, of_hello))}\n"
 
 
+# What a newcomer wants to know first: words, and the headline figure that answers.
+_AT_A_GLANCE = (
+    ("control plane ready", "to a control plane that is ready"),
+    ("pod written to Succeeded seen, wasmtime", "from the API write of a Pod to Succeeded on wasmtime"),
+    ("pod written to Succeeded seen, wasmer", "on wasmer"),
+    ("first byte in a warm worker, wasmtime", "to the first byte in a warm worker"),
+    ("private memory of an idle pod (USS)", "of private memory for an idle Pod"),
+)
+
+
+def glance(results: Results) -> str:
+    """Return the few figures of the first screen, as one sentence.
+
+    Parameters
+    ----------
+    results : Results
+        A run of ``wasmlab bench figures``.
+
+    Returns
+    -------
+    str
+        Markdown.
+
+    Raises
+    ------
+    WasmlabError
+        If the run lacks one of them.
+    """
+    table = {row[0]: row[1] for row in headline_table(results)[1]}
+    missing = [name for name, _ in _AT_A_GLANCE if name not in table]
+    if missing:
+        raise WasmlabError(f"the recorded figures lack {', '.join(missing)}", remedy="make bench")
+    said = ", ".join(f"**{table[name]}** {words}" for name, words in _AT_A_GLANCE)
+    return f"Medians: {said}. Measured {results.where}; [how, and how sure](#figures).\n"
+
+
 def starts(results: Results) -> str:
     """Return the table of starts, engine beside engine.
 
@@ -147,6 +183,7 @@ def fill(text: str) -> str:
     """
     makers = {
         "figures": lambda: figures(load_recorded("figures")),
+        "glance": lambda: glance(load_recorded("figures")),
         "starts": lambda: starts(load_recorded()),
         "paths": lambda: paths(load_recorded("paths")),
         "scale": lambda: scale(load_recorded("scale")),
