@@ -64,6 +64,7 @@ venv-module:
 
 kube: $(READY) ## Build the control plane (once, about 8 minutes; later a look into the cache)
 	@$(BIN)/python -m wasmlab.cluster.binary >/dev/null
+	@$(BIN)/python -m wasmlab.engines.wasmtime_runner >/dev/null
 
 native: $(READY) ## Build the native wasmer binding (needs Rust; once, about 10 minutes)
 	@$(BIN)/python -m wasmlab.engines.native_build >/dev/null

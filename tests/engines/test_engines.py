@@ -61,6 +61,7 @@ assert not [name for name in sys.modules if name in heavy]
 
     expected = {
         "wasmtime": lambda: version("wasmtime"),
+        "wasmtime-runner": lambda: f"{version('wasmtime')} (runner)",
         "wasmtime-winch": lambda: f"{version('wasmtime')} (winch)",
         "wasmer-sdk": lambda: f"sdk {version('wasmer-sdk')}",
         "wasmer-native": lambda: f"{native_binding.wasmer_version()} native (cranelift)",

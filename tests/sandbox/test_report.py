@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from wasmlab import engines
+from wasmlab.engines import wasmtime_runner
 from wasmlab.sandbox import report
 
 
 def test_doctor_runs_every_engine_for_real():
+    wasmtime_runner.build()
     reports = report.doctor()
-    assert [one.name for one in reports] == ["wasmtime", "wasmer"]
+    assert [one.name for one in reports] == ["wasmtime", "wasmer", "wasmtime-runner"]
     for one in reports:
         assert one.works, one.reason
         assert one.version

@@ -26,11 +26,19 @@ __all__ = [
     "GuestResult",
     "get",
     "names",
+    "pod_names",
     "variants",
 ]
 
 _NAMES = ("wasmtime", "wasmer")
-_VARIANTS = ("wasmtime", "wasmtime-winch", "wasmer-native", "wasmer-singlepass", "wasmer-sdk")
+_VARIANTS = (
+    "wasmtime",
+    "wasmtime-runner",
+    "wasmtime-winch",
+    "wasmer-native",
+    "wasmer-singlepass",
+    "wasmer-sdk",
+)
 
 
 def names() -> tuple[str, ...]:
@@ -38,8 +46,13 @@ def names() -> tuple[str, ...]:
     return _NAMES
 
 
+def pod_names() -> tuple[str, ...]:
+    """Return the names that a node takes from Pods: all engines, and those of their variants that nodes are for."""
+    return (*_NAMES, "wasmtime-runner")
+
+
 def variants() -> tuple[str, ...]:
-    """Return every adapter by the name that `get` takes: an engine by each of its compilers and bindings.
+    """Return every adapter by the name that `get` takes: an engine by each of its compilers, bindings and workers.
 
     ``wasmer`` is one of those called ``wasmer-...``; which, its version tells.
     """
@@ -58,13 +71,18 @@ def get(name: str) -> Engine:
     Unsupported
         If there is no such engine.
     PrerequisiteError
-        If the name, or the environment, asks for a binding of wasmer that is not there.
+        If the name, or the environment, asks for a binding of wasmer that is not there; or ``wasmtime-runner`` has
+        not been compiled.
     """
     # Nothing is imported before it is asked for: `import wasmtime` alone takes 60-140 ms.
     if name in ("wasmtime", "wasmtime-winch"):
         from wasmlab.engines.wasmtime import WasmtimeEngine
 
         return WasmtimeEngine(name.partition("-")[2] or "cranelift", name)
+    if name == "wasmtime-runner":
+        from wasmlab.engines.wasmtime_runner import WasmtimeRunnerEngine
+
+        return WasmtimeRunnerEngine()
     if name in _NAMES or name in _VARIANTS:
         from wasmlab.engines import wasmer_native
 

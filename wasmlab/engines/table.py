@@ -29,6 +29,7 @@ TITLES = {
 }
 _COMPILERS = {
     "wasmtime": "cranelift",
+    "wasmtime-runner": "cranelift",
     "wasmtime-winch": "winch",
     "wasmer-native": "cranelift",
     "wasmer-singlepass": "singlepass",

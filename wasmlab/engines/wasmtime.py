@@ -48,11 +48,11 @@ _NOOP = bytes.fromhex(
     "07010041040b0101"
 )
 # The main thread has 8 MiB (`limits.py` sees to it); the engine's default of 512 KiB is too little for CPython.
-_MAX_STACK_BYTES = 2 << 20
+MAX_STACK_BYTES = 2 << 20
 # A table entry costs the host 8 bytes that no memory limit counts.
 _MAX_TABLE_ELEMENTS = 10_000_000
 # ``wasmtime_strategy_t``: the package's own setter does not know the last one.
-_STRATEGIES = {"cranelift": 1, "winch": 2}
+STRATEGIES = {"cranelift": 1, "winch": 2}
 
 _CAPABILITIES = Capabilities(
     notes={
@@ -121,8 +121,8 @@ class WasmtimeEngine:
         from wasmtime import _bindings
 
         config = wasmtime.Config()
-        config.max_wasm_stack = _MAX_STACK_BYTES
-        _bindings.wasmtime_config_strategy_set(config.ptr(), _STRATEGIES[self._compiler])
+        config.max_wasm_stack = MAX_STACK_BYTES
+        _bindings.wasmtime_config_strategy_set(config.ptr(), STRATEGIES[self._compiler])
         if variant == FUEL:
             config.consume_fuel = True
         return wasmtime.Engine(config)

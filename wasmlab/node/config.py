@@ -132,9 +132,9 @@ class NodeConfig:
                 f"unknown restart semantics {self.restart_semantics!r}",
                 remedy=f"one of {', '.join(SEMANTICS)}",
             )
-        if self.engine not in engines.names():
+        if self.engine not in engines.pod_names():
             raise PrerequisiteError(
-                f"there is no engine {self.engine!r}", remedy=f"one of {', '.join(engines.names())}"
+                f"there is no engine {self.engine!r}", remedy=f"one of {', '.join(engines.pod_names())}"
             )
         try:
             ipaddress.ip_address(self.address)

@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from wasmlab.sandbox import worker
 from wasmlab.sandbox.protocol import close_all, receive
 
 if TYPE_CHECKING:
     from resource import struct_rusage
 
-    from wasmlab.engines.base import Engine
     from wasmlab.sandbox.loop import Loop
+    from wasmlab.sandbox.runs import Run
 
 # After a request the fork of the next worker, and its rehearsal, wait so long, or until a moment after a run has ended:
 # they would compete with the guest, and with whoever is told of its end, for a processor.
@@ -59,10 +58,13 @@ class Worker:
 
 
 class Pool:
-    """The idle workers.
+    """The idle workers of one kind, and the runs that wait for one.
 
     Parameters
     ----------
+    fork : callable
+        ``fork(sock, rehearse)`` makes a child of this process that serves on `sock`, and returns its pid; it raises
+        OSError.
     size : int
         How many are kept ready at least.
     on_failure : callable
@@ -73,7 +75,7 @@ class Pool:
 
     def __init__(
         self,
-        engine: Engine,
+        fork: Callable[[socket.socket, bool], int],
         loop: Loop,
         size: int,
         on_failure: Callable[[str], None],
@@ -81,15 +83,15 @@ class Pool:
     ) -> None:
         self.size = self.target = size
         self.idle: collections.deque[Worker] = collections.deque()
-        self.rehearsed = False
-        self._engine = engine
+        self.queue: collections.deque[Run] = collections.deque()
+        self.usable = True
+        self._fork = fork
         self._loop = loop
         self._on_failure = on_failure
         self._say = say
         self._failures = 0
         self._not_before = 0.0
         self._refill_at = 0.0
-        self._pid = os.getpid()
         loop.every(_SHRINK_EVERY_S, self._shrink)
 
     def take(self) -> Worker | None:
@@ -111,18 +113,19 @@ class Pool:
         """Hear that a run has ended just now."""
         self._refill_at = min(self._refill_at, time.monotonic() + _REFILL_AFTER_END_S)
 
-    def due_in(self, waiting: bool) -> float | None:
-        """Return in how many seconds the next fork is due; None if none is wanted. `waiting`: a run waits for it."""
-        if not waiting and len(self.idle) >= self.target:
+    def due_in(self) -> float | None:
+        """Return in how many seconds the next fork is due; None if none is wanted."""
+        if not self.usable or (not self.queue and len(self.idle) >= self.target):
             return None
-        at = self._not_before if waiting else max(self._refill_at, self._not_before)
+        at = self._not_before if self.queue else max(self._refill_at, self._not_before)
         return max(0.0, at - time.monotonic())
 
-    def wanted(self, waiting: int) -> int:
-        """Return how many workers are to be forked now, when `waiting` runs wait for one."""
-        return waiting or max(0, self.target - len(self.idle))
+    @property
+    def wanted(self) -> int:
+        """How many workers are to be forked now."""
+        return len(self.queue) or max(0, self.target - len(self.idle))
 
-    def fork(self, *, rehearse: bool) -> Worker | None:
+    def fork(self) -> Worker | None:
         """Fork a worker that is nobody's yet; None (and a later retry) if that fails."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -130,17 +133,15 @@ class Pool:
             self._failed(f"cannot make a worker's socket: {error.strerror}")
             return None
         try:
-            pid = os.fork()
+            # One that is waited for has no time to rehearse.
+            pid = self._fork(theirs, not self.queue)
         except OSError as error:
             ours.close()
-            theirs.close()
-            self._failed(f"cannot fork a worker: {error.strerror}")
+            self._failed(f"cannot fork a worker: {error}")
             return None
-        if pid == 0:
-            worker.serve(self._engine, theirs, self._pid, rehearse=rehearse)
-        theirs.close()
+        finally:
+            theirs.close()
         ours.setblocking(False)
-        self.rehearsed = False
         try:
             pidfd = os.pidfd_open(pid)
         except OSError as error:

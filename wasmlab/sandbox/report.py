@@ -56,12 +56,15 @@ class EngineReport:
 
 def doctor() -> tuple[EngineReport, ...]:
     """Run a module on every engine and report what works here, what not, and why."""
-    return tuple(examine(name) for name in engines.names())
+    return tuple(examine(name) for name in engines.pod_names())
 
 
 def examine(name: str) -> EngineReport:
     """Compile and run a module on the engine called `name`, for real; never raises."""
-    engine = engines.get(name)
+    try:
+        engine = engines.get(name)
+    except WasmlabError as error:
+        return EngineReport(name, "", False, error.message, error.remedy or "")
     lacks = engine.capabilities.lacks()
     notes = {key: text for key, text in engine.capabilities.notes.items() if key not in lacks}
     version = ""

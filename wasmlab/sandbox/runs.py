@@ -16,8 +16,9 @@ from wasmlab.engines.spec import Outcome, Span
 from wasmlab.engines.stdio import STDOUT, write_frame
 from wasmlab.sandbox.latelogs import LateLogs
 from wasmlab.sandbox.logs import LogPump
-from wasmlab.sandbox.pool import Pool, Worker
+from wasmlab.sandbox.pool import Worker
 from wasmlab.sandbox.protocol import close_all, pack, receive, send
+from wasmlab.sandbox.template import translate
 from wasmlab.sandbox.verdict import judge
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Run:
         self.watchers = {peer} if peer is not None else set()
         self.owner = None if self.record else peer
         self.pump: LogPump | None = None
+        self.raw: bytes | None = None  # the request as a worker that needs no Python reads it
+        self.queue: collections.deque[Run] | None = None  # where it waits for a worker
         self.worker: Worker | None = None
         self.started_at = 0.0
         self.asked_signal: int | None = None
@@ -81,9 +84,9 @@ class Runs:
         tell: Callable[[Peer | None, dict[str, Any]], None],
         say: Callable[[str], None],
     ) -> None:
-        self.pool: Pool | None = None
         self.by_id: dict[str, Run] = {}
-        self.queue: collections.deque[Run] = collections.deque()
+        # Told of each module that has been run by a worker that needs no Python, without harm.
+        self.keep: Callable[[str], None] | None = None
         # Outcomes that the disk has not taken yet.
         self.unwritten: dict[str, Outcome] = {}
         self.late = LateLogs(loop)
@@ -97,8 +100,16 @@ class Runs:
 
     # -- beginning --------------------------------------------------------------------------------------------------
 
-    def start(self, request: dict[str, Any], fds: list[int], peer: Peer, one: Worker | None) -> None:
-        """Start a run in worker `one`, or queue it if that is None.
+    def start(
+        self,
+        request: dict[str, Any],
+        fds: list[int],
+        peer: Peer,
+        one: Worker | None,
+        queue: collections.deque[Run],
+        raw: bytes | None = None,
+    ) -> None:
+        """Start a run in worker `one`, or put it into `queue` if that is None; `raw`: as `template.encode` has it.
 
         Raises
         ------
@@ -131,26 +142,26 @@ class Runs:
             run.stdin_keeper = fds[1]
             run.fds = fds[:1]
         self.by_id[run.id] = run
+        run.raw = raw
         if one is None:
-            self.queue.append(run)
+            run.queue = queue
+            queue.append(run)
         else:
             self.dispatch(run, one)
 
     def dispatch(self, run: Run, one: Worker) -> None:
         """Hand a run to a worker. Before the hand-over there is nothing that the guest could do without."""
-        request = {"spec": run.spec, "artifact": run.request["artifact"], "t0": run.t0}
-        if run.request.get("cold"):
-            request["cold"] = True
         fds = run.fds
         if run.pump is not None:
-            request["framed"] = True
             fds = [*(run.fds or [self._null]), run.pump.guest_end]
+        raw = run.raw if run.raw is not None else pack(_for_python(run))
+        run.queue = None
         run.started_at = time.time()
         run.worker = one
         one.on_end = lambda status, usage: self._reaped(run, status, usage)
         # If the worker died while it was idle, reaping it will tell.
         with contextlib.suppress(OSError):
-            send(one.sock, pack(request), fds)
+            send(one.sock, raw, fds)
         close_all(run.fds)
         run.fds = []
         if run.pump is not None:
@@ -199,8 +210,9 @@ class Runs:
         run.asked_signal = number
         if run.worker is not None:
             run.worker.kill(number)
-        elif run in self.queue:
-            self.queue.remove(run)
+        elif run.queue is not None:
+            run.queue.remove(run)
+            run.queue = None
             now = time.time()
             text = f"ended by {signal.Signals(number).name} before it started"
             self._finish(run, Outcome(128 + number, None, text, started_at=now, finished_at=now))
@@ -211,13 +223,11 @@ class Runs:
             os.close(run.stdin_keeper)
             run.stdin_keeper = -1
 
-    def fail_queued(self, reason: str) -> None:
+    def fail_queued(self, queue: collections.deque[Run], reason: str) -> None:
         """End the runs that wait for a worker which cannot be had."""
-        while self.queue:
+        while queue:
             now = time.time()
-            self._finish(
-                self.queue.popleft(), Outcome(None, "failed", reason, started_at=now, finished_at=now)
-            )
+            self._finish(queue.popleft(), Outcome(None, "failed", reason, started_at=now, finished_at=now))
 
     def left_by(self, peer: Peer) -> None:
         """Hear that a client is gone: what was only for it ends."""
@@ -250,6 +260,10 @@ class Runs:
         run.reaped_ns, run.finished_at = time.monotonic_ns(), time.time()
         if run.worker is not None:
             run.result = run.worker.result
+        if run.raw is not None and run.result is not None:
+            translate(run.result)
+            if self.keep is not None and run.result["exit_code"] is not None:
+                self.keep(run.request["artifact"])
         run.worker, run.status = None, status
         run.max_rss = usage.ru_maxrss * 1024
         run.cpu_s = usage.ru_utime + usage.ru_stime
@@ -361,3 +375,13 @@ class Runs:
         run.partial_timer = False
         if run.pump is not None and self.by_id.get(run.id) is run and not run.pump.ended:
             run.pump.flush()
+
+
+def _for_python(run: Run) -> dict[str, Any]:
+    """The request as a worker of this interpreter reads it."""
+    request = {"spec": run.spec, "artifact": run.request["artifact"], "t0": run.t0}
+    if run.request.get("cold"):
+        request["cold"] = True
+    if run.pump is not None:
+        request["framed"] = True
+    return request

@@ -19,21 +19,24 @@ import gc
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from wasmlab import engines
 from wasmlab.engines.cache import CompileCache
 from wasmlab.errors import WasmlabError
-from wasmlab.sandbox import limits
+from wasmlab.sandbox import limits, template, worker
 from wasmlab.sandbox.loop import Loop
 from wasmlab.sandbox.peers import Peer, Peers
 from wasmlab.sandbox.pool import Pool
 from wasmlab.sandbox.protocol import PROTOCOL, close_all, socket_name, valid_id
 from wasmlab.sandbox.records import Records
 from wasmlab.sandbox.runs import Runs
+from wasmlab.sandbox.template import Template
 
 _REHEARSE_AFTER_S = 0.001
 _BATCH = 4
@@ -60,31 +63,80 @@ class Zygote:
         self.loop = Loop()
         self.records = Records(directory, engine_name)
         self.lost = self.records.bury_lost()
-        self.completed = False
+        self.completed = self.rehearsed = False
         self.peers = Peers(self.loop, self._message, self._left, say)
         self.runs = Runs(self.loop, self.records, self.peers.tell, say)
-        self.pool = Pool(self.engine, self.loop, workers, self.runs.fail_queued, say)
+        self.pool = Pool(self._fork_here, self.loop, workers, self._fail_queued, say)
+        self.pools = [self.pool]
+        self.workers = workers
+        self.template: Template | None = None
+        self.beside: Pool | None = None
+
+    def make_template(self) -> None:
+        """If the engine has workers that need no Python: start what forks them. Few of the others are needed then."""
+        runner: Callable[[], list[str]] | None = getattr(self.engine, "runner", None)
+        if runner is None:
+            return
+        assert self.engine.noop is not None
+        marks = [
+            f"wasm-{self.engine.name}"[:15],
+            "-m",
+            "wasmlab.sandbox.zygote",
+            "--engine",
+            self.engine.name,
+        ]
+        marks += ["--dir", str(self.directory)]
+        self.template = Template(runner(), self.engine.noop, marks, self.loop, self._template_changed, say)
+        self.beside = Pool(self.template.fork, self.loop, self.workers, self._give_up_template, say)
+        self.beside.usable = False
+        self.pools = [self.beside, self.pool]
+        self.pool.size = self.pool.target = 1
+        self.runs.keep = self.template.keep
+        self.template.start()
+
+    def _template_changed(self) -> None:
+        """It has become usable, or it is lost: then what waits for its workers waits for another one."""
+        assert self.template is not None
+        assert self.beside is not None
+        self.beside.usable = self.template.usable
+        if not self.template.usable:
+            while self.beside.queue:
+                run = self.beside.queue.popleft()
+                run.raw = None
+                self.pool.queue.append(run)
+            known = {one.pid for pool in self.pools for one in pool.idle}
+            known |= {run.worker.pid for run in self.runs.by_id.values() if run.worker is not None}
+            template.bury_strangers(known)
+
+    def _give_up_template(self, reason: str) -> None:
+        assert self.template is not None
+        self.template.close()
+        self._template_changed()
+
+    def _fail_queued(self, reason: str) -> None:
+        self.runs.fail_queued(self.pool.queue, reason)
 
     def run_forever(self) -> None:
         """Serve until asked to end, or until nobody has needed us for the linger time."""
-        loop, pool, runs = self.loop, self.pool, self.runs
+        loop, runs = self.loop, self.runs
         loop.every(_COLLECT_EVERY_S, _collect)
         needed_at = time.monotonic()
         while not loop.ending:
-            due = pool.due_in(bool(runs.queue))
-            longest = min(3600.0 if due is None else due, max(0.05, self.linger_s))
-            if not pool.rehearsed:
+            due = [one for pool in self.pools if (one := pool.due_in()) is not None]
+            longest = min(3600.0, *due, max(0.05, self.linger_s))
+            if not self.rehearsed:
                 longest = min(longest, _REHEARSE_AFTER_S)
             busy = loop.step(longest)
             if loop.ending:
                 break
             # Forking waits until everything that is known has been dealt with.
-            if runs.queue or not busy:
-                due = pool.due_in(bool(runs.queue))
-                if due == 0.0:
-                    self._fork_some()
-                elif not busy and not pool.rehearsed:
-                    pool.rehearsed = True
+            waiting = [pool for pool in self.pools if pool.queue]
+            if waiting or not busy:
+                due_now = [pool for pool in waiting or self.pools if pool.due_in() == 0.0]
+                for pool in due_now:
+                    self._fork_some(pool)
+                if not due_now and not busy and not self.rehearsed:
+                    self.rehearsed = True
                     self._complete()
                     runs.rehearse()
             if self.peers.connected or runs.by_id or runs.unwritten or runs.late:
@@ -101,27 +153,42 @@ class Zygote:
         gc.collect()
         gc.freeze()
 
-    def _fork_some(self) -> None:
+    def _fork_some(self, pool: Pool) -> None:
         """Fork what is wanted, a few in a row: each page that this process writes to after a fork is copied first, and
         after several forks only once."""
-        for _ in range(min(_BATCH, self.pool.wanted(len(self.runs.queue)))):
-            self._fork()
+        for _ in range(min(_BATCH, pool.wanted)):
+            one = pool.fork()
+            if one is None:
+                return
+            if pool.queue:
+                self.runs.dispatch(pool.queue.popleft(), one)
+            else:
+                pool.idle.append(one)
 
-    def _fork(self) -> None:
-        one = self.pool.fork(rehearse=not self.runs.queue)
-        if one is None:
-            return
-        if self.runs.queue:
-            self.runs.dispatch(self.runs.queue.popleft(), one)
-        else:
+    def fork_first(self) -> None:
+        """Fork the workers that are to be there from the beginning."""
+        while len(self.pool.idle) < self.pool.size:
+            one = self.pool.fork()
+            if one is None:
+                return
             self.pool.idle.append(one)
+
+    def _fork_here(self, sock: socket.socket, rehearse: bool) -> int:
+        pid = os.fork()
+        if pid == 0:
+            worker.serve(self.engine, sock, self.pid, rehearse=rehearse)
+        self.rehearsed = False
+        return pid
 
     def close(self) -> None:
         """Kill every worker, write what is known of their runs, and remove the socket."""
         self.closing = True
         self.peers.refuse()
         self.runs.close()
-        self.pool.close()
+        for pool in self.pools:
+            pool.close()
+        if self.template is not None:
+            self.template.close()
 
     # -- clients ----------------------------------------------------------------------------------------------------
 
@@ -164,14 +231,17 @@ class Zygote:
             raise ValueError("the zygote is about to end")
         if run_id in self.runs.by_id:
             raise FileExistsError(f"the run {run_id} exists already (a run is never started twice)")
-        one = self.pool.take()
+        pool, raw = self.pool, None
+        if self.beside is not None and self.beside.usable and (raw := template.encode(message)) is not None:
+            pool = self.beside
+        one = pool.take()
         try:
-            self.runs.start(message, fds, peer, one)
+            self.runs.start(message, fds, peer, one, pool.queue, raw)
         except BaseException:
             if one is not None and one.on_end is None:
-                self.pool.idle.appendleft(one)
+                pool.idle.appendleft(one)
             raise
-        self.pool.served()
+        pool.served()
 
     def _do_kill(self, peer: Peer, message: Message, fds: list[int]) -> None:
         run = self.runs.by_id.get(message["id"])
@@ -222,15 +292,17 @@ class Zygote:
         self._answer(peer, message, "stdin_closed", id=message["id"], found=run is not None)
 
     def _do_stats(self, peer: Peer, message: Message, fds: list[int]) -> None:
+        usual = self.beside if self.beside is not None and self.beside.usable else self.pool
         self._answer(
             peer,
             message,
             "stats",
             pid=self.pid,
             running={run.id: run.worker.pid for run in self.runs.by_id.values() if run.worker},
-            queued=len(self.runs.queue),
-            idle=[one.pid for one in self.pool.idle if one.ready],
-            target_idle=self.pool.target,
+            queued=sum(len(pool.queue) for pool in self.pools),
+            idle=[one.pid for one in usual.idle if one.ready],
+            target_idle=usual.target,
+            runner=usual is self.beside,
             started_total=self.runs.started_total,
             unwritten=list(self.runs.unwritten),
             prepared=[list(span) for span in self.engine.prepared],
@@ -293,9 +365,13 @@ def main() -> None:
     limits.raise_open_files()
     zygote = Zygote(options.engine, options.dir, options.workers, options.linger, options.cache)
     engine = zygote.engine
-    engine.prepare(options.cache)
+    if options.ready_fd >= 0:
+        os.set_inheritable(options.ready_fd, False)
     # Compiled by a child, as everything.
     engine.noop = CompileCache(options.cache).artifact(engine, engine.noop_module)
+    # It loads its library while this process imports the bindings.
+    zygote.make_template()
+    engine.prepare(options.cache)
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
         say(f"{options.engine} started {threads - 1} threads when it was imported: forking would not be safe")
@@ -309,8 +385,7 @@ def main() -> None:
     gc.disable()
     zygote.peers.listen(options.dir, socket_name(options.engine))
     zygote.loop.end_on(signal.SIGTERM, signal.SIGINT)
-    for _ in range(options.workers):
-        zygote._fork()
+    zygote.fork_first()
     if options.ready_fd >= 0:
         os.write(options.ready_fd, b"ready")
         os.close(options.ready_fd)

@@ -74,9 +74,9 @@ class Runtime:
     """
 
     def __init__(self, directory: Path, *, workers: int, compiles: int, starts: int = 16) -> None:
-        from wasmlab.engines import CompileCache, names
+        from wasmlab.engines import CompileCache, pod_names
 
-        self.names: tuple[str, ...] = names()
+        self.names: tuple[str, ...] = pod_names()
         self._directory = directory
         self._workers = workers
         self._cache: CompileCache = CompileCache()
