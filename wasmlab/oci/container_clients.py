@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -120,6 +121,19 @@ def _containerd(state: Path) -> Iterator[None]:
         daemon.stop()
 
 
+@contextlib.contextmanager
+def _without_pause(state: Path) -> Iterator[None]:
+    """End the process by which podman, run by an ordinary user, keeps its namespaces open for the next podman."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((state / "libpod" / "tmp" / "pause.pid").read_text())
+            # Only the one of this very run: by now the number may be somebody else's.
+            if f"XDG_RUNTIME_DIR={state}\0" in Path(f"/proc/{pid}/environ").read_text():
+                os.kill(pid, signal.SIGKILL)
+
+
 _CLIENTS: dict[str, _Client] = {
     "skopeo": _Client("skopeo", ("skopeo",), ("skopeo", "--version"), _skopeo),
     "podman": _Client(
@@ -128,6 +142,7 @@ _CLIENTS: dict[str, _Client] = {
         ("podman", "--version"),
         _podman,
         lambda state: ["--root", f"{state}/r", "--runroot", f"{state}/rr", "--storage-driver", "vfs"],
+        daemon=_without_pause,
     ),
     "ctr": _Client(
         "containerd",
