@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from wasmlab.errors import BenchmarkError, ClusterError, NotReady
 
@@ -29,10 +29,12 @@ class Api:
     Parameters
     ----------
     kubeconfig : Path
-        With a client certificate or a token; the current context is used.
+        With any credentials that kubectl takes.
+    context : str, optional
+        A context of it; the current one if None.
     """
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, context: str | None = None) -> None:
         import yaml
 
         config = yaml.safe_load(Path(kubeconfig).read_text())
@@ -40,8 +42,8 @@ class Api:
             kind: {entry["name"]: entry[kind[:-1]] for entry in config.get(kind) or ()}
             for kind in ("contexts", "clusters", "users")
         }
-        context = named["contexts"][config["current-context"]]
-        cluster, user = named["clusters"][context["cluster"]], named["users"][context["user"]]
+        chosen = named["contexts"][context or config["current-context"]]
+        cluster, user = named["clusters"][chosen["cluster"]], named["users"][chosen["user"]]
         server = urlsplit(cluster["server"])
         if server.scheme != "https" or not server.hostname:
             raise BenchmarkError(
@@ -49,8 +51,7 @@ class Api:
             )
         self._host, self._port = server.hostname, server.port or 443
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if "token" in user:
-            self._headers["Authorization"] = f"Bearer {user['token']}"
+        self._bearer = _bearer(user, Path(kubeconfig), context)
         self._context = _tls(cluster, user, Path(kubeconfig).parent)
         self._local = threading.local()
 
@@ -61,7 +62,8 @@ class Api:
     @property
     def headers(self) -> dict[str, str]:
         """Headers of every request."""
-        return self._headers
+        bearer = self._bearer()
+        return {**self._headers, "Authorization": bearer} if bearer else self._headers
 
     def request(
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None
@@ -80,7 +82,7 @@ class Api:
             if connection is None:
                 connection = self._local.connection = self.connect()
             try:
-                connection.request(method, path, data, self._headers | (headers or {}))
+                connection.request(method, path, data, self.headers | (headers or {}))
                 answer = connection.getresponse()
                 return answer.status, answer.read()
             except (OSError, http.client.HTTPException) as error:
@@ -119,7 +121,7 @@ class Api:
 
 
 class PodWatch:
-    """Follows the pods of one namespace in a thread and notes when something was first seen.
+    """Follows pods in a thread (of one namespace, with the labels of `selector`) and notes when what was first seen.
 
     Attributes
     ----------
@@ -133,9 +135,10 @@ class PodWatch:
         Pods that were deleted before that.
     """
 
-    def __init__(self, api: Api, namespace: str) -> None:
+    def __init__(self, api: Api, namespace: str, selector: str = "") -> None:
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/pods"
+        self._selector = f"&labelSelector={quote(selector)}" if selector else ""
         self.seen: dict[str, dict[str, int]] = {}
         self.last: dict[str, dict[str, Any]] = {}
         self.ended = 0
@@ -204,7 +207,7 @@ class PodWatch:
                 self._stop.wait(0.05)
 
     def _once(self) -> None:
-        listed = self._api.must("GET", f"{self._path}?resourceVersion=0")
+        listed = self._api.must("GET", f"{self._path}?resourceVersion=0{self._selector}")
         for pod in listed["items"]:
             self._note(pod, time.monotonic_ns())
         version = listed["metadata"]["resourceVersion"]
@@ -212,7 +215,7 @@ class PodWatch:
         try:
             connection.request(
                 "GET",
-                f"{self._path}?watch=1&resourceVersion={version}&timeoutSeconds=590",
+                f"{self._path}?watch=1&resourceVersion={version}&timeoutSeconds=590{self._selector}",
                 headers=self._api.headers,
             )
             answer = connection.getresponse()
@@ -261,6 +264,18 @@ def _parse(line: bytes) -> dict[str, Any]:
     return orjson.loads(line)
 
 
+def _bearer(user: dict[str, Any], kubeconfig: Path, context: str | None) -> Callable[[], str]:
+    """Return what says which token to send; empty for a client certificate."""
+    if not {"exec", "tokenFile", "auth-provider"} & set(user):
+        return lambda: f"Bearer {user['token']}" if "token" in user else ""
+    # Clouds have tokens that programs make, and that expire: the official client knows all the ways.
+    from kubernetes import client, config
+
+    configuration = client.Configuration()
+    config.load_kube_config(str(kubeconfig), context, configuration)
+    return lambda: str(configuration.get_api_key_with_prefix("authorization") or "")
+
+
 def _tls(cluster: dict[str, Any], user: dict[str, Any], base: Path) -> ssl.SSLContext:
     def pem(entry: dict[str, Any], key: str) -> str | None:
         if entry.get(f"{key}-data"):
@@ -268,6 +283,8 @@ def _tls(cluster: dict[str, Any], user: dict[str, Any], base: Path) -> ssl.SSLCo
         return (base / entry[key]).read_text() if entry.get(key) else None
 
     context = ssl.create_default_context(cadata=pem(cluster, "certificate-authority"))
+    if cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     certificate, key = pem(user, "client-certificate"), pem(user, "client-key")
     if certificate and key:
         # The ssl module reads certificates from files only.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from urllib.parse import quote
 
 from wasmlab.bench.api import Api, PodWatch
 from wasmlab.errors import ClusterError
@@ -140,7 +141,13 @@ def _write_one(api: Api, namespace: str, name: str, body: bytes, done: Flood) ->
 
 
 def remove(
-    api: Api, namespace: str, *, grace_s: int = 1, writers: int = WRITERS, timeout_s: float = 120.0
+    api: Api,
+    namespace: str,
+    selector: str = "",
+    *,
+    grace_s: int = 1,
+    writers: int = WRITERS,
+    timeout_s: float = 120.0,
 ) -> bool:
     """Delete all Pods of a namespace and wait until they are gone; returns whether they are.
 
@@ -149,12 +156,15 @@ def remove(
 
     Parameters
     ----------
+    selector : str
+        Only Pods with these labels.
     grace_s : int
         How long those that run may take to end.
     timeout_s : float
         Deadline of the whole.
     """
     path = f"/api/v1/namespaces/{namespace}/pods"
+    query = f"?labelSelector={quote(selector)}" if selector else ""
     body = {"kind": "DeleteOptions", "gracePeriodSeconds": grace_s}
     deadline = time.monotonic() + timeout_s
     asked: set[str] = set()
@@ -179,7 +189,7 @@ def remove(
 
     while time.monotonic() < deadline:
         with contextlib.suppress(ClusterError):
-            listed = api.must("GET", path, headers={"Accept": _ONLY_METADATA})["items"]
+            listed = api.must("GET", path + query, headers={"Accept": _ONLY_METADATA})["items"]
             if not listed:
                 return True
             names[:] = [name for one in listed if (name := one["metadata"]["name"]) not in asked]

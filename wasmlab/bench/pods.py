@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasmlab.bench.api import Api, PodWatch
+from wasmlab.bench.flood import remove
 from wasmlab.bench.local import refusal
 from wasmlab.bench.phases import Span, as_spans, durations, moments
 from wasmlab.bench.plan import Arm
@@ -40,6 +41,8 @@ from wasmlab.modules.salt import salted
 if TYPE_CHECKING:
     from wasmlab.cluster import Cluster
 
+#: On the Pods of one executor in a cluster that is not ours.
+LABEL = "wasmlab.dev/bench"
 _DEADLINE_S = 120.0
 _SPANS_WAIT_S = 3.0
 
@@ -88,6 +91,8 @@ class SpansReader:
 class PodExecutor:
     """Runs workloads as pods; a context manager that removes its namespace at the end.
 
+    In a cluster that is not ours it works in the lab's namespace there, looks only at its own Pods, and removes those.
+
     Parameters
     ----------
     cluster : Cluster
@@ -99,8 +104,12 @@ class PodExecutor:
     def __init__(self, cluster: Cluster, node_dir: Path | None = None) -> None:
         self._cluster = cluster
         self._node_dir = node_dir
-        self._api = Api(cluster.kubeconfig)
-        self.namespace = f"bench-{secrets.token_hex(3)}"
+        self._api = Api(cluster.kubeconfig, cluster.context)
+        self._id = secrets.token_hex(3)
+        self.namespace = cluster.namespace if cluster.guest else f"bench-{self._id}"
+        self._labels = {**cluster.guest.labels, LABEL: self._id} if cluster.guest else {}
+        #: What tells its Pods from others of the namespace; empty if they are alone there.
+        self.selector = f"{LABEL}={self._id}" if cluster.guest else ""
         self._images: dict[str, str] = {}
         self._prepared: set[tuple[str, str]] = set()
         self._count = 0
@@ -113,10 +122,13 @@ class PodExecutor:
 
     def __enter__(self) -> PodExecutor:
         try:
-            make_namespace(self._api, self.namespace)
-            self._stack.callback(self._remove_namespace)
+            if self._cluster.guest is None:
+                make_namespace(self._api, self.namespace)
+                self._stack.callback(self._remove_namespace)
+            else:
+                self._stack.callback(remove, self._api, self.namespace, self.selector)
             self._spans = SpansReader(self._node_dir / "spans.jsonl") if self._node_dir else None
-            self.watch = self._stack.enter_context(PodWatch(self._api, self.namespace))
+            self.watch = self._stack.enter_context(PodWatch(self._api, self.namespace, self.selector))
         except BaseException:
             self._stack.close()
             raise
@@ -145,10 +157,12 @@ class PodExecutor:
         from wasmlab.cluster.manifests import wasm_pod
 
         self._count += 1
-        name = f"run-{self._count:05d}"
+        name = f"run-{self._id}-{self._count:05d}" if self.selector else f"run-{self._count:05d}"
         manifest = wasm_pod(
             name, image, engine=engine, args=args, namespace=self.namespace, image_pull_policy="IfNotPresent"
         )
+        if self._labels:
+            manifest["metadata"]["labels"] = dict(self._labels)
         return name, manifest
 
     def spans_of(self, uid: str) -> tuple[Span, ...]:

@@ -1,9 +1,11 @@
-"""Scale experiments on the WASM node of an embedded cluster: burst, density, concurrency (one module each).
+"""Scale experiments on WASM nodes: burst, density, concurrency (one module each).
+
+On an embedded cluster by default; on somebody else's with its own scheduler and nodes, when one machine is not enough.
 
 Each is carried out in blocks; a block holds every size once, in random order where there is a choice (a ramp of live
 Pods has none). The rows go into the same store as every other measurement, ``scale.parquet``; cost curves with their
-knees are in the JSON file beside it. Client, control plane, node and guests share the machine's cores, so these are
-figures of the whole.
+knees are in the JSON file beside it. In an embedded cluster client, control plane, node and guests share the machine's
+cores, so these are figures of the whole. Nodes elsewhere cannot be looked into: memory is then not among the figures.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wasmlab.bench import hosts
 from wasmlab.bench.environment import Conditions, busy_share, fingerprint
 from wasmlab.bench.noise import NoiseLog
 from wasmlab.bench.pods import PodExecutor
@@ -108,7 +111,14 @@ class Sizes:
 
 
 def measure(
-    out: Path | None, sizes: Sizes | None = None, *, budget_s: float | None = None, quiet: bool = False
+    out: Path | None,
+    sizes: Sizes | None = None,
+    *,
+    budget_s: float | None = None,
+    quiet: bool = False,
+    kubeconfig: Path | str = "",
+    context: str | None = None,
+    registry: str = "",
 ) -> Results:
     """Start an embedded cluster, carry the experiments out on it, and write ``<out>/scale.parquet`` and ``.json``.
 
@@ -120,6 +130,11 @@ def measure(
         How much.
     budget_s : float, optional
         What does not fit into so many seconds is left out; ``plan["left_out"]`` says what.
+    kubeconfig, context : str, optional
+        Carry them out on this cluster instead: on its Ready WASM nodes, or if it has none on one that joins from here.
+        Everything of it is removed at the end.
+    registry : str
+        ``host:port`` from which its nodes pull; without it only a node that joins from here can.
 
     Returns
     -------
@@ -136,17 +151,22 @@ def measure(
     sizes = sizes or Sizes()
     budget = Budget(budget_s)
     busy = busy_share(0.5)
+    args = ("--max-pods", str(sizes.most_pods))
     with ExitStack() as stack:
-        with step("Start a control plane and a node", quiet=quiet):
-            args = ("--max-pods", str(sizes.most_pods))
-            cluster = stack.enter_context(Cluster.embedded(node_args=args))
-        node = next(iter(cluster.nodes.values()))
+        node: NodeHandle | None
+        if kubeconfig:
+            cluster = stack.enter_context(Cluster.from_kubeconfig(kubeconfig, context, registry))
+            node = _own_node(cluster, args, registry, quiet)
+        else:
+            with step("Start a control plane and a node", quiet=quiet):
+                cluster = stack.enter_context(Cluster.embedded(node_args=args))
+            node = next(iter(cluster.nodes.values()))
         return measure_on(cluster, node, sizes, out=out, budget=budget, busy_before=busy, quiet=quiet)
 
 
 def measure_on(
     cluster: Cluster,
-    node: NodeHandle,
+    node: NodeHandle | None,
     sizes: Sizes,
     *,
     out: Path | None = None,
@@ -154,17 +174,27 @@ def measure_on(
     busy_before: float | None = None,
     quiet: bool = False,
 ) -> Results:
-    """Carry the experiments out on an embedded cluster that runs; its node takes ``sizes.most_pods``. See `measure`."""
+    """Carry the experiments out on a cluster that runs. See `measure`.
+
+    Parameters
+    ----------
+    node : NodeHandle or None
+        The node if it runs on this machine; it takes ``sizes.most_pods``. None: the cluster's own nodes.
+    """
     before = Conditions.read()
-    versions = cluster.status().get("versions") or {}
-    facts = fingerprint(kubernetes=versions.get("kubernetes"))
+    facts = fingerprint(kubernetes=cluster.rest.get("/version")["gitVersion"])
     results = Results(environment=facts)
     results.plan = {"scale": asdict(sizes), "seed": sizes.seed, "interrupted": False}
+    if cluster.guest is not None:
+        results.plan["own_cluster"] = {
+            "wasm_nodes": len(hosts.wasm_nodes(cluster)),
+            "node_joined_here": bool(node),
+        }
     rows, budget, noise = Rows(facts["id"]), budget or Budget(), NoiseLog()
     results.rows = rows.rows
     failure: Exception | None = None
     try:
-        with PodExecutor(cluster, node.dir) as pods:
+        with PodExecutor(cluster, node.dir if node else None) as pods:
             lab = Lab(cluster, node, pods, rows, budget)
             for title, block, act in _blocks(lab, sizes):
                 with step(title, quiet=quiet):
@@ -215,6 +245,19 @@ def _blocks(lab: Lab, sizes: Sizes) -> Iterator[tuple[str, int | None, Callable[
             title = f"{_listed(sizes.concurrency)} runs in flight ({of})"
             levels = sizes.concurrency
             yield title, block, partial(concurrency, lab, sizes.engines, levels, sizes.runs, block, dice)
+
+
+def _own_node(cluster: Cluster, args: tuple[str, ...], registry: str, quiet: bool) -> NodeHandle | None:
+    """Join a node from here if the cluster has no WASM node, or none that could pull; None if it has."""
+    if hosts.wasm_nodes(cluster):
+        if registry:
+            return None
+        raise BenchmarkError(
+            "the cluster has WASM nodes, and no registry is given that they can pull from",
+            remedy="--registry HOST:PORT",
+        )
+    with step("Join a node from this machine: the cluster has none", quiet=quiet):
+        return cluster.add_node(hosts.NAME, args=args)
 
 
 def _listed(sizes: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from wasmlab.bench import cpu, memory
+from wasmlab.bench import cpu, hosts, memory
 from wasmlab.bench.flood import flood
 from wasmlab.bench.scale_rows import Lab, said
 from wasmlab.errors import NotReady, WasmlabError
@@ -38,13 +38,17 @@ def density(lab: Lab, engine: str, levels: Sequence[int], probes: int, block: in
     from wasmlab.modules.files import fixture
 
     image = lab.pods.image(fixture("sleep"), "sleep")
-    free = available_bytes()
+    free = available_bytes() if lab.node else None
+    room = hosts.room(lab.cluster) if lab.node is None else None
     live = 0
     try:
         for level in sorted(levels):
             what = f"density from {level:,} Pods up on {engine}, block {block}"
             if free is not None and level * _BYTES_PER_POD + _SPARE_BYTES > free:
                 lab.budget.left_out.append(f"{what}: the machine has {free >> 20:,} MiB to spare")
+                break
+            if room is not None and level + probes > room:
+                lab.budget.left_out.append(f"{what}: the cluster's WASM nodes take {room:,} Pods")
                 break
             if not lab.budget.allows(what, 0.05 * (level - live) + probes * 0.1):
                 break
@@ -108,6 +112,9 @@ def _probe(lab: Lab, image: str, engine: str) -> dict:
 
 def _memory(lab: Lab) -> dict[str, int]:
     from wasmlab.cluster import processes
+
+    if lab.node is None:
+        return {}
 
     agent = lab.node.process
     # Idle workers are left out: how many there are tells what the node did in the last half minute, not how many

@@ -111,14 +111,14 @@ class Budget:
 
 @dataclass
 class Lab:
-    """Where it is measured: an embedded cluster, one WASM node, a namespace with a watch on it.
+    """Where it is measured: a cluster, its WASM node if that is on this machine, a namespace with a watch on it.
 
     ``pod_s`` is how long a Pod of the last burst took, all in all; until one was measured, a guess. It is only there to
     keep to a budget.
     """
 
     cluster: Cluster
-    node: NodeHandle
+    node: NodeHandle | None
     pods: PodExecutor
     rows: Rows
     budget: Budget
@@ -127,7 +127,7 @@ class Lab:
 
     def __post_init__(self) -> None:
         # What ran on the node before is not ours to wait for.
-        self._others = set(memory.running_workers(self.node.dir))
+        self._others = self._workers()
 
     def body(self, image: str, engine: str, args: tuple[str, ...] = ()) -> tuple[str, bytes]:
         """Return the name and the manifest of a fresh Pod, as bytes to send."""
@@ -149,14 +149,18 @@ class Lab:
             If they do not go.
         """
         deadline = time.monotonic() + timeout_s
-        gone = remove(self.pods.api, self.pods.namespace, timeout_s=timeout_s)
+        gone = remove(self.pods.api, self.pods.namespace, self.pods.selector, timeout_s=timeout_s)
         while gone and self._running() and time.monotonic() < deadline:
             time.sleep(0.05)
         if not gone or self._running():
             raise NotReady(f"the Pods of the measurement did not go within {timeout_s:g} s", events=[])
 
     def _running(self) -> set[int]:
-        return set(memory.running_workers(self.node.dir)) - self._others
+        return self._workers() - self._others
+
+    def _workers(self) -> set[int]:
+        # A node elsewhere has ended a Pod when the Pod is gone from the API.
+        return set(memory.running_workers(self.node.dir)) if self.node else set()
 
 
 def said(error: Exception) -> str:

@@ -114,7 +114,7 @@ class Guest:
             if metadata["namespace"] != self.namespace and not is_token:
                 raise ClusterError(
                     f"{describe(mine)} is not in the lab's namespace {self.namespace}",
-                    remedy="leave the namespace out of the manifest: in a cluster that is not its own the lab works in one only",
+                    remedy="leave it out of the manifest: in a cluster that is not its own the lab works in one only",
                 )
         return mine
 
@@ -136,6 +136,19 @@ class Guest:
                 )
         self._remember(mine)
         return mine
+
+    def create(self, manifest: dict[str, Any]) -> None:
+        """Make an object that is not there yet; no right to read it is needed.
+
+        Raises
+        ------
+        ClusterError
+            If the API server refuses.
+        """
+        mine = self.adopt(manifest)
+        collection = self._rest.path(mine).rpartition("/")[0]
+        self._rest.call("POST", collection, body=mine, what=f"create {title(mine)}")
+        self._remember(mine)
 
     def _remember(self, mine: dict[str, Any]) -> None:
         key = (mine["kind"], mine["metadata"].get("namespace"), mine["metadata"]["name"])
@@ -173,13 +186,11 @@ class Guest:
             name = binding["metadata"]["name"]
             if _exists(self._rest, f"{_BINDINGS}/{name}"):
                 continue
-            mine = self.adopt(binding)
             try:
-                self._rest.call("POST", _BINDINGS, body=mine, what=f"let nodes join ({name})")
+                self.create(binding)
             except ClusterError as error:
                 error.remedy = "have an administrator grant it: `wasmlab cluster rbac | kubectl apply -f -`"
                 raise
-            self._remember(mine)
 
     def remove_pods(self) -> None:
         """Remove this run's Pods and what makes them, and wait until they are gone.

@@ -21,7 +21,9 @@ Namespace = Annotated[str, typer.Option(help="The lab's namespace.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    cluster = typer.Typer(help="Your own cluster: what the lab needs there, and leaves.", no_args_is_help=True)
+    cluster = typer.Typer(
+        help="Your own cluster: what the lab needs there, and leaves.", no_args_is_help=True
+    )
     cluster.command("rbac")(print_rbac)
     cluster.command("grant")(grant)
     cluster.command("clean")(clean)
@@ -31,7 +33,6 @@ def register(app: typer.Typer) -> None:
 def print_rbac(namespace: Namespace = rbac.NAME) -> None:
     """Print what a cluster has to grant to the lab.
 
-    \b
     Examples:
       wasmlab cluster rbac | kubectl apply -f -
       wasmlab cluster rbac | kubectl delete -f -    # undoes it
@@ -53,7 +54,6 @@ def grant(
 ) -> None:
     """As an administrator: grant what the lab needs, and write a kubeconfig that may do that and no more.
 
-    \b
     Examples:
       wasmlab cluster grant --kubeconfig ~/.kube/config --out lab.kubeconfig
       wasmlab doctor --kubeconfig lab.kubeconfig
@@ -77,7 +77,6 @@ def clean(
 ) -> None:
     """Remove what runs of the lab that were killed left in a cluster: what carries the label wasmlab.dev/run.
 
-    \b
     Examples:
       wasmlab cluster clean --kubeconfig lab.kubeconfig --dry-run
 

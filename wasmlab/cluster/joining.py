@@ -25,12 +25,24 @@ class Joining(Workloads):
     """Nodes, certificate requests and bootstrap tokens of a cluster."""
 
     def node(self, name: str) -> dict[str, Any] | None:
-        """Return a Node, or None."""
+        """Return a Node, or None.
+
+        Parameters
+        ----------
+        name : str
+            Of the Node.
+        """
         items = self.rest.get(NODES, fieldSelector=f"metadata.name={name}")["items"]
         return items[0] if items else None
 
     def csr_state(self, name: str) -> str | None:
-        """Return ``"Pending"``, ``"Approved"``, ``"Denied"``, ``"Failed"`` or ``"Issued"``; None if it is absent."""
+        """Return ``"Pending"``, ``"Approved"``, ``"Denied"``, ``"Failed"`` or ``"Issued"``; None if it is absent.
+
+        Parameters
+        ----------
+        name : str
+            Of the request.
+        """
         items = self.rest.get(_CSRS, fieldSelector=f"metadata.name={name}")["items"]
         return _csr_state(items[0]) if items else None
 
@@ -38,6 +50,11 @@ class Joining(Workloads):
         """Return the requests for a serving certificate that a node has sent, and their states (see `csr_state`).
 
         The first is ``<host name>-tls``; one with another key or address has the key's fingerprint behind that.
+
+        Parameters
+        ----------
+        node : str
+            Name of the Node.
         """
         items = self.rest.get(_CSRS, fieldSelector=f"spec.signerName={_SERVING_SIGNER}")["items"]
         return {
@@ -48,6 +65,13 @@ class Joining(Workloads):
 
     def approve_csr(self, name: str, timeout_s: float = 30.0) -> None:
         """Approve a certificate signing request, waiting for it to appear: ``kubectl certificate approve``.
+
+        Parameters
+        ----------
+        name : str
+            Of the request.
+        timeout_s : float
+            How long to wait for it to appear, in seconds.
 
         Raises
         ------
@@ -91,13 +115,14 @@ class Joining(Workloads):
         """
         import yaml
 
-        if self.guest is not None:  # an embedded control plane has the grants from its start
-            self.guest.may_join()
         alphabet = string.ascii_lowercase + string.digits
         token_id, secret = ("".join(secrets.choice(alphabet) for _ in range(n)) for n in (6, 16))
         expires = (datetime.now(UTC) + _TOKEN_LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")
-        group = rbac.GROUP if self.guest is not None else ""
-        self.rest.apply(self._own(manifests.bootstrap_token(token_id, secret, expires, group)))
+        if self.guest is None:  # an embedded control plane has the grants from its start
+            self.apply(manifests.bootstrap_token(token_id, secret, expires))
+        else:
+            self.guest.may_join()
+            self.guest.create(manifests.bootstrap_token(token_id, secret, expires, rbac.GROUP))
         config = manifests.kubeconfig(
             self.server, base64.b64encode(self.ca).decode(), {"token": f"{token_id}.{secret}"}
         )

@@ -1,8 +1,8 @@
 """What a cluster that is not ours has to grant to the lab, as objects of its API. Pure.
 
 One table says it: `manifest` turns it into the objects that an administrator applies, `reviews` into the questions that
-the preflight asks the cluster. The lab works in one namespace that exists already, and may do nothing in any other; what
-belongs to no namespace (Nodes, certificate requests) it needs to let a WASM node of its own join, and to remove it.
+the preflight asks the cluster. The lab works in one namespace that exists already, and in no other. What
+belongs to no namespace (Nodes, certificate requests) it needs to let a node of its own join, and to remove it.
 
 References
 ----------
@@ -89,7 +89,13 @@ IN_CLUSTER = (
     Right(
         "approve its node's certificate", ("certificatesigningrequests/approval",), ("update",), _CERTIFICATES
     ),
-    Right("likewise", ("signers",), ("approve",), _CERTIFICATES, ("kubernetes.io/kubelet-serving",)),
+    Right(
+        "sign for that approval",
+        ("signers",),
+        ("approve",),
+        _CERTIFICATES,
+        ("kubernetes.io/kubelet-serving",),
+    ),
     Right(
         "see that nodes may join",
         ("clusterrolebindings",),
@@ -99,9 +105,7 @@ IN_CLUSTER = (
     ),
 )
 #: In kube-system, where bootstrap tokens are.
-FOR_TOKENS = (
-    Right("make its node's bootstrap token, and remove it", ("secrets",), ("create", "patch", "delete")),
-)
+FOR_TOKENS = (Right("make its node's bootstrap token, and remove it", ("secrets",), ("create", "delete")),)
 
 
 def manifest(namespace: str = NAME) -> list[dict[str, Any]]:

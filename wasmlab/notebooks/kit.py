@@ -229,6 +229,23 @@ def until(look: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> A
     return found
 
 
+def cluster(kubeconfig: str = "", registry: str = "") -> Cluster:
+    """Return the cluster that a notebook works with, without a node; it is to be stopped at the end.
+
+    Parameters
+    ----------
+    kubeconfig : str
+        Of a cluster of the reader's, in which the lab is a guest; empty starts an embedded one.
+    registry : str
+        ``host:port`` that the nodes of that cluster can pull from.
+    """
+    from wasmlab.cluster import Cluster
+
+    if kubeconfig:
+        return Cluster.from_kubeconfig(kubeconfig, registry=registry)
+    return Cluster.embedded(node=False)
+
+
 def remove_node(cluster: Cluster, node: NodeHandle) -> None:
     """End a node agent and forget its Node; in a cluster that is not ours, its files go too."""
     node.stop()

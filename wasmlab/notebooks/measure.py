@@ -55,7 +55,7 @@ def results(name: str, source: str, plan: Plan, *, kubeconfig: str = "", registr
         paths = {arm.path for arm in plan.arms}
         cluster = None
         if paths & {"node", "containerd"}:
-            cluster = stack.enter_context(_cluster(kubeconfig, registry))
+            cluster = stack.enter_context(kit.cluster(kubeconfig, registry))
         facts = environment.fingerprint(kubernetes=kit.kubernetes_version(cluster) if cluster else None)
         executors = stack.enter_context(runner.stack_of(_executors(paths, cluster, stack)))
         if "containerd" in executors:
@@ -68,8 +68,16 @@ def results(name: str, source: str, plan: Plan, *, kubeconfig: str = "", registr
     return measured
 
 
-def scale(name: str, source: str, sizes: Sizes, *, budget_s: float | None = None) -> Results:
-    """Carry out scale experiments on an embedded cluster and keep the result, or show the recorded run.
+def scale(
+    name: str,
+    source: str,
+    sizes: Sizes,
+    *,
+    budget_s: float | None = None,
+    kubeconfig: str = "",
+    registry: str = "",
+) -> Results:
+    """Carry out scale experiments and keep the result, or show the recorded run.
 
     Parameters
     ----------
@@ -81,12 +89,16 @@ def scale(name: str, source: str, sizes: Sizes, *, budget_s: float | None = None
         How much.
     budget_s : float, optional
         What does not fit into so many seconds is left out.
+    kubeconfig, registry : str
+        The cluster; empty starts an embedded one.
     """
     if not live(source):
         return _recorded(None, "scale")
     from wasmlab.bench import scale as scaling
 
-    measured = scaling.measure(None, sizes, budget_s=budget_s, quiet=True)
+    measured = scaling.measure(
+        None, sizes, budget_s=budget_s, quiet=True, kubeconfig=kubeconfig, registry=registry
+    )
     if measured.plan["interrupted"]:
         raise KeyboardInterrupt
     measured.save(kit.reports("results") / f"{name}.parquet")
@@ -188,11 +200,3 @@ def _executors(paths: set[str], cluster: Cluster | None, stack: contextlib.ExitS
         container_node = stack.enter_context(ContainerdNode(cluster))
         executors["containerd"] = ContainerdPodExecutor(cluster, container_node)
     return executors
-
-
-def _cluster(kubeconfig: str, registry: str) -> Cluster:
-    from wasmlab.cluster import Cluster
-
-    if kubeconfig:
-        return Cluster.from_kubeconfig(kubeconfig, registry=registry)
-    return Cluster.embedded(node=False)

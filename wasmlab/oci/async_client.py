@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -104,6 +105,13 @@ class AsyncClient:
     async def resolve(self, ref: str | Reference, *, credentials: Credentials | None = None) -> str:
         """Return the digest that `ref` stands for now, with one HEAD request.
 
+        Parameters
+        ----------
+        credentials : Credentials, optional
+            Instead of those of the client, for this call.
+        ref : str or Reference
+            Tag or digest.
+
         Raises
         ------
         NotFound, Unauthorized, RegistryError, RegistryUnavailable, RegistryTimeout
@@ -130,6 +138,18 @@ class AsyncClient:
     async def inspect(self, ref: str | Reference, *, credentials: Credentials | None = None) -> Inspected:
         """Fetch what `ref` points at: a WASM artifact of any layout, or something else (then `problem` says what).
 
+        Parameters
+        ----------
+        credentials : Credentials, optional
+            Instead of those of the client, for this call.
+        ref : str or Reference
+            Tag or digest.
+
+        Returns
+        -------
+        Inspected
+            Manifest, digest and layout.
+
         Raises
         ------
         NotFound, Unauthorized, RegistryError, RegistryUnavailable, RegistryTimeout, DigestMismatch
@@ -147,6 +167,18 @@ class AsyncClient:
 
     async def locate(self, ref: str | Reference, *, credentials: Credentials | None = None) -> Located:
         """Find the module that `ref` stands for, without fetching it.
+
+        Parameters
+        ----------
+        credentials : Credentials, optional
+            Instead of those of the client, for this call.
+        ref : str or Reference
+            Tag or digest.
+
+        Returns
+        -------
+        Located
+            What `fetch` takes.
 
         Raises
         ------
@@ -178,6 +210,13 @@ class AsyncClient:
             The file to write.
         progress : callable, optional
             Called with (bytes so far, bytes in all).
+        credentials : Credentials, optional
+            Instead of those of the client, for this call.
+
+        Returns
+        -------
+        Pulled
+            Digests, size, and where it is.
 
         Raises
         ------
@@ -207,7 +246,26 @@ class AsyncClient:
         mode: int = 0o666,
         credentials: Credentials | None = None,
     ) -> Pulled:
-        """Fetch a module that `locate` found. Raises what `pull` raises."""
+        """Fetch a module that `locate` found. Raises what `pull` raises.
+
+        Parameters
+        ----------
+        located : Located
+            What `locate` returned.
+        out : path
+            The file to write.
+        progress : callable, optional
+            Called with (bytes so far, bytes in all).
+        credentials : Credentials, optional
+            Instead of those of the client, for this call.
+        mode : int
+            Permissions of the file.
+
+        Returns
+        -------
+        Pulled
+            What was fetched, and where it is.
+        """
         session = self._session(located.reference, credentials)
         return await self._land(session, located, Path(out), progress, mode=mode)
 
@@ -310,9 +368,18 @@ class AsyncClient:
             File name to write into the manifest.
         chunk_bytes : int, optional
             Send the module in pieces of this size, for proxies that limit the size of a request.
+        credentials : Credentials, optional
+            Instead of those of the client, for this call.
+
+        Returns
+        -------
+        Pushed
+            Digests and size.
 
         Raises
         ------
+        InvalidReference
+            If `ref` names a digest: that follows from the content.
         InvalidModule
             If the file is not WASM.
         OCIError
@@ -345,6 +412,28 @@ class AsyncClient:
             )
         return Pushed(ref, packed.manifest_digest, layer.size_bytes, layer.digest)
 
+    async def check_push(self, ref: str | Reference, *, credentials: Credentials | None = None) -> None:
+        """See whether pushing to `ref` would be allowed: an upload is begun and given up, nothing is stored.
+
+        Parameters
+        ----------
+        credentials : Credentials, optional
+            Instead of those of the client, for this call.
+        ref : str or Reference
+            Tag or digest.
+
+        Raises
+        ------
+        Unauthorized, RegistryError, RegistryUnavailable, RegistryTimeout
+            As `push`.
+        """
+        ref = _reference(ref)
+        session = self._session(ref, credentials, push=True)
+        location = await self._begin(session, ref)
+        # Not every registry knows how to; they all forget an upload that does not go on.
+        with contextlib.suppress(RegistryError):
+            await session.send(protocol.cancel_upload_request(location, ref), 204, 202, 200)
+
     async def push_image(
         self, content: Image | Index, ref: str | Reference, *, credentials: Credentials | None = None
     ) -> PushedImage:
@@ -356,6 +445,13 @@ class AsyncClient:
             What to push: blobs first, then manifests, then the index, so that nothing dangles.
         ref : str or Reference
             Under which tag.
+        credentials : Credentials, optional
+            Instead of those of the client, for this call.
+
+        Returns
+        -------
+        PushedImage
+            Digest, size and platforms.
 
         Raises
         ------

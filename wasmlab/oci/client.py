@@ -45,7 +45,8 @@ class Client:
     """The same for code that is not asynchronous (scripts, notebooks): nothing to close, usable from any thread.
 
     Each call runs in an event loop of its own, so no connection, thread or loop outlives it; tokens are kept between
-    calls. In a thread that already runs a loop (Jupyter) the call gets a helper thread. Parameters as `AsyncClient`.
+    calls. In a thread that already runs a loop (Jupyter) the call gets a helper thread.
+    See `AsyncClient` for the parameters.
     """
 
     def __init__(
@@ -90,6 +91,10 @@ class Client:
     ) -> PushedImage:
         """Push an image, or an index of images. See `AsyncClient.push_image`."""
         return self._run(lambda client: client.push_image(content, ref, credentials=credentials))
+
+    def check_push(self, ref: str | Reference, *, credentials: Credentials | None = None) -> None:
+        """See whether pushing would be allowed. See `AsyncClient.check_push`."""
+        self._run(lambda client: client.check_push(ref, credentials=credentials))
 
     def pull(
         self,

@@ -160,6 +160,11 @@ def start_upload_request(base: str, ref: Reference) -> Request:
     )
 
 
+def cancel_upload_request(location: str, ref: Reference) -> Request:
+    """DELETE that gives an upload session up."""
+    return Request("DELETE", location, f"give up an upload to {ref.name}", {"Content-Length": "0"}, body=b"")
+
+
 def chunk_request(location: str, ref: Reference, part: FilePart) -> Request:
     """PATCH one chunk. Not idempotent: the registry has moved on if it was received."""
     last = part.offset_bytes + part.size_bytes - 1
