@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,24 @@ def test_record_round_trips() -> None:
     content = json.loads(container_clients.record([answer], "some machine"))
     assert content["answers"][0]["argv"] == ["skopeo", "inspect"]
     assert "recorded" not in content["answers"][0]
+
+
+def test_the_process_that_a_rootless_podman_leaves_is_ended_and_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "libpod" / "tmp"
+    folder.mkdir(parents=True)
+    sleeper = ["sleep", "60"]
+    own = subprocess.Popen(sleeper, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)})
+    other = subprocess.Popen(sleeper, env={**os.environ, "XDG_RUNTIME_DIR": f"{tmp_path}-2"})
+    try:
+        for process in (own, other):
+            with container_clients._without_pause(tmp_path):
+                (folder / "pause.pid").write_text(str(process.pid))
+        assert own.wait(30) == -signal.SIGKILL
+        assert other.poll() is None
+        (folder / "pause.pid").unlink()
+        with container_clients._without_pause(tmp_path):
+            pass
+    finally:
+        for process in (own, other):
+            process.kill()
+            process.wait()
