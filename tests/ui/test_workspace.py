@@ -1,0 +1,78 @@
+"""`wasmlab jupyter` in a real browser: the right tabs are open, and Ctrl-C leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.ui.conftest import CHROMIUM, ROOT
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)"),
+]
+TABS = ["00_start_here.ipynb", "live.ipynb", "README.md", "Terminal lab"]
+
+
+def wait_for_tabs(page: Any) -> list[str]:
+    """Return the labels of the open tabs, once they are the wanted ones or a minute has gone by."""
+    deadline = time.monotonic() + 60
+    while True:
+        found: list[str] = page.eval_on_selector_all(
+            "#jp-main-dock-panel .lm-TabBar-tabLabel", "all => all.map(one => one.innerText)"
+        )
+        if found == TABS or time.monotonic() > deadline:
+            return found
+        page.wait_for_timeout(200)
+
+
+def test_the_tabs_of_the_lab_are_open_and_all_ends_with_ctrl_c(page: Any, tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with open(tmp_path / "said", "w") as said:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "wasmlab", "jupyter", "--no-browser"],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True,
+        )  # fmt: skip
+    try:
+        assert command.stdout is not None
+        address = command.stdout.readline().strip()
+        assert address.startswith("http://127.0.0.1:"), (tmp_path / "said").read_text()
+        page.goto(address)
+        page.wait_for_selector("#jp-main-dock-panel .lm-TabBar-tabLabel", timeout=60_000)
+        assert wait_for_tabs(page) == TABS
+        # The first notebook is the one that is looked at, and it can be run.
+        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell", timeout=60_000)
+        current = page.locator("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current .lm-TabBar-tabLabel")
+        assert current.first.inner_text() == TABS[0]
+        page.locator("#jp-main-dock-panel .lm-TabBar-tab", has_text="Terminal").click()
+        page.wait_for_selector(".jp-Terminal .xterm-screen", timeout=30_000)
+        started = psutil.Process(command.pid).children(recursive=True)
+        assert started
+    finally:
+        command.send_signal(signal.SIGINT)
+        code = command.wait(90)
+    assert code == 0
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not alive
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "wasmlab", "jupyter", "--no-browser", "--port", str(port)],
+            cwd=ROOT, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert str(port) in done.stderr
