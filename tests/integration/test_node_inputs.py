@@ -317,6 +317,137 @@ def need_mounts(path: Path) -> None:
     unmount_below(path)
 
 
+def claim_of(name: str, storage_class: str) -> dict[str, Any]:
+    spec = {"storageClassName": storage_class, "accessModes": ["ReadWriteOnce"]}
+    spec["resources"] = {"requests": {"storage": "1Mi"}}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": spec,
+    }
+
+
+def persistent_volume(name: str, **source: Any) -> dict[str, Any]:
+    """A volume that only the claim of the same class can have."""
+    spec = {"storageClassName": name, "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}
+    spec |= {"persistentVolumeReclaimPolicy": "Retain", **source}
+    return {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec}
+
+
+def on_node(name: str) -> dict[str, Any]:
+    expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": [name]}
+    return {"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}}
+
+
+def claimed(name: str, **source: Any) -> list[dict[str, Any]]:
+    return [{"name": "data", "persistentVolumeClaim": {"claimName": name, **source}}]
+
+
+def test_what_a_claim_is_bound_to_outlives_its_pods(
+    lab: NodeLab, probe: str, unique: Name, tmp_path: Path
+) -> None:
+    name, here = unique("local"), on_node(lab.node.name)
+    lab.cluster.apply(persistent_volume(name, local={"path": str(tmp_path)}, **here))
+    lab.cluster.apply(claim_of(name, name))
+    # The scheduler waits for the controller that binds the two.
+    writer, reader = unique("writer"), unique("reader")
+    mounts = [
+        {"name": "data", "mountPath": "/data"},
+        {"name": "data", "mountPath": "/sub", "subPath": "a/b"},
+    ]
+    done = lab.run(
+        writer,
+        probe,
+        args=["write:/data/kept=this", "write:/sub/below=that"],
+        container={"volumeMounts": mounts},
+        spec={"volumes": claimed(name)},
+    )
+    assert done["status"]["phase"] == "Succeeded"
+    lab.cluster.delete(lab.get(writer))
+    lab.cluster.wait_gone(writer, timeout_s=60)
+    assert (tmp_path / "kept").read_text() == "this"
+    lab.run(
+        reader,
+        probe,
+        args=["cat:/data/kept", "cat:/data/a/b/below", "write:/data/new=1"],
+        container={"volumeMounts": mounts[:1]},
+        spec={"volumes": claimed(name, readOnly=True)},
+    )
+    found = said(lab, reader)
+    assert (found["cat:/data/kept"], found["cat:/data/a/b/below"]) == ("this", "that")
+    assert found["write:/data/new"].startswith("! ")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_claim_that_leads_nowhere_is_told_in_the_kubelets_words(
+    lab: NodeLab, probe: str, unique: Name, tmp_path: Path
+) -> None:
+    def bound(name: str) -> str:
+        """A pod for a claim of its own name, past the scheduler, which would wait for the claim."""
+        pod = lab.pod(
+            name,
+            probe,
+            args=["ls:/data"],
+            container={"volumeMounts": [{"name": "data", "mountPath": "/data"}]},
+            spec={"volumes": claimed(name)},
+        )
+        pod["spec"]["nodeName"] = lab.node.name
+        lab.cluster.apply(pod)
+        return name
+
+    unbound, foreign, elsewhere, missing = (unique("claim") for _ in range(4))
+    nfs = {"server": "192.0.2.1", "path": "/x"}
+    lab.cluster.apply(
+        [
+            claim_of(unbound, unbound),
+            persistent_volume(foreign, nfs=nfs),
+            claim_of(foreign, foreign),
+            persistent_volume(elsewhere, local={"path": str(tmp_path)}, **on_node("another")),
+            claim_of(elsewhere, elsewhere),
+        ]
+    )
+    for name in (unbound, missing):
+        bound(name)
+    path = "/api/v1/namespaces/default/persistentvolumeclaims"
+    for name in (foreign, elsewhere):
+        until(
+            f"{name} is bound",
+            lambda name=name: lab.cluster.rest.get(f"{path}/{name}")["status"].get("phase") == "Bound",
+        )
+        bound(name)
+    start = "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], failed to process"
+    start += " volumes=[data]: error processing PVC default/"
+
+    def told(name: str, message: str) -> None:
+        # Among others perhaps: a binding is known to the authorizer of nodes a moment after it is made.
+        until(f"{name} is told {message}", lambda: ("FailedMount", message) in lab.events(name))
+
+    told(unbound, f"{start}{unbound}: PVC is not bound")
+    told(
+        missing,
+        f'{start}{missing}: failed to fetch PVC from API server: persistentvolumeclaims "{missing}" not found',
+    )
+    told(
+        foreign,
+        f'MountVolume.SetUp failed for volume "{foreign}" : a persistent volume of type nfs is not supported by this'
+        " node; hostPath and local are",
+    )
+    told(
+        elsewhere,
+        f'MountVolume.NodeAffinity check failed for volume "{elsewhere}" : no matching NodeSelectorTerms',
+    )
+    # What was missing comes, and the pod runs.
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "x").touch()
+    lab.cluster.apply(persistent_volume(missing, hostPath={"path": str(tmp_path / "made")}))
+    lab.cluster.apply(claim_of(missing, missing))
+    assert lab.cluster.wait_pod(missing, timeout_s=90)["status"]["phase"] == "Succeeded"
+    assert said(lab, missing)["ls:/data"] == "x"
+    for name in (unbound, foreign, elsewhere):
+        lab.cluster.delete(lab.get(name))
+
+
 def test_a_volume_in_memory_has_its_size(lab: NodeLab, probe: str, unique: Name, tmp_path: Path) -> None:
     need_mounts(tmp_path)
     name = unique("memory")

@@ -14,7 +14,8 @@ import pytest
 from tests.node.fakeapi import eventually
 from wasmlab.node.inputs import filesystems
 from wasmlab.node.inputs.apiobjects import Token
-from wasmlab.node.inputs.volumes import NotMounted, VolumeManager
+from wasmlab.node.inputs.notmounted import NotMounted
+from wasmlab.node.inputs.volumes import VolumeManager
 from wasmlab.node.spec.downward import NodeSide
 
 SIDE = NodeSide("n", "192.0.2.1", "192.0.2.1")
@@ -144,10 +145,8 @@ async def test_the_message_of_what_cannot_be_mounted(setting: Setting) -> None:
     with pytest.raises(NotMounted) as caught:
         await setting.manager.set_up(pod({"configMap": {"name": "c"}}))
     assert caught.value.message == 'MountVolume.SetUp failed for volume "v" : configmap "c" not found'
-    with pytest.raises(NotMounted, match="type persistentVolumeClaim is not supported"):
-        await Setting(setting.root().parents[1]).manager.set_up(
-            pod({"persistentVolumeClaim": {"claimName": "x"}})
-        )
+    with pytest.raises(NotMounted, match="type nfs is not supported"):
+        await Setting(setting.root().parents[1]).manager.set_up(pod({"nfs": {"server": "x"}}))
     with pytest.raises(NotMounted, match="medium HugePages"):
         await Setting(setting.root().parents[0]).manager.set_up(pod({"emptyDir": {"medium": "HugePages"}}))
 

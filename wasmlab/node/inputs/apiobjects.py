@@ -1,4 +1,4 @@
-"""Objects that pods refer to (ConfigMaps, Secrets, tokens), read with the node's rights.
+"""Objects that pods refer to (ConfigMaps, Secrets, tokens, claims and their volumes), read with the node's rights.
 
 The Node authorizer lets a node read what the pods bound to it refer to, from a moment after it has learnt of the
 binding; until then it says 403, which is waited out. What many pods ask for at one moment is asked for once.
@@ -16,7 +16,11 @@ from wasmlab.node.spec import payload
 from wasmlab.node.spec.env import Reference
 from wasmlab.node.spec.payload import TokenRequest
 
-_PLURALS = {"ConfigMap": "configmaps", "Secret": "secrets"}
+_PLURALS = {
+    "ConfigMap": "configmaps",
+    "Secret": "secrets",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+}
 _FORBIDDEN_TRIES, _FORBIDDEN_WAIT_S = 9, 0.005  # doubled each time: 1.3 s in all
 # The ConfigMap that the controller manager puts into every namespace, for the volume of the service account.
 ROOT_CA: Reference = ("ConfigMap", "kube-root-ca.crt")
@@ -70,10 +74,23 @@ class ApiObjects:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
+    async def of_cluster(self, plural: str, name: str) -> Json | None:
+        """An object that is in no namespace: a PersistentVolume, the Node; None if it does not exist.
+
+        Raises
+        ------
+        ApiError, ApiUnavailable
+            As `get`.
+        """
+        return await self._at(f"/api/v1/{plural}/{name}")
+
     async def _get(self, namespace: str, reference: Reference) -> Json | None:
         kind, name = reference
+        return await self._at(f"/api/v1/namespaces/{namespace}/{_PLURALS[kind]}/{name}")
+
+    async def _at(self, path: str) -> Json | None:
         try:
-            return await self._patiently("GET", f"/api/v1/namespaces/{namespace}/{_PLURALS[kind]}/{name}")
+            return await self._patiently("GET", path)
         except ApiError as error:
             if error.context["status"] == 404:
                 return None

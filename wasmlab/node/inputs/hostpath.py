@@ -1,9 +1,10 @@
-"""hostPath volumes: what their type promises, checked or made.
+"""hostPath volumes: what their type promises, checked or made; local volumes, which have to be there.
 
 References
 ----------
 ``k8s.io/kubernetes/pkg/volume/hostpath/host_path.go`` (``checkTypeInternal``; modes of what it makes);
-``containerd/internal/cri/server/container_create_linux.go`` (a path without type is made).
+``containerd/internal/cri/server/container_create_linux.go`` (a path without type is made);
+``k8s.io/kubernetes/pkg/volume/local/local.go`` (``getGlobalLocalPath``).
 """
 
 from __future__ import annotations
@@ -59,3 +60,23 @@ def prepare(path: str, kind: str) -> Path:
         # No type promises nothing, and container runtimes make the directory then.
         host.mkdir(mode=0o755, parents=True, exist_ok=True)
     return host
+
+
+def existing(path: str) -> Path:
+    """Return the directory of a local volume.
+
+    Raises
+    ------
+    WrongType
+        It is not there, or not a directory.
+    """
+    if not os.path.isabs(path) or ".." in path.split("/"):
+        raise WrongType(f"invalid path: {path} is not an absolute path without '..'")
+    host = Path(path)
+    if host.is_dir():
+        return host
+    if host.is_block_device():
+        raise WrongType(f"{path} is a block device: this node mounts none; mount it, and give the directory")
+    raise WrongType(
+        "only directory and block device are supported" if host.exists() else f'path "{path}" does not exist'
+    )

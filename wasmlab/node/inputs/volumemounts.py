@@ -17,10 +17,11 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wasmlab.node.inputs import filesystems
-from wasmlab.node.spec import payload
+from wasmlab.node.spec import claims, payload
 from wasmlab.node.spec.env import ConfigError
 from wasmlab.node.spec.podspec import Json, Mount, Refused
 from wasmlab.sandbox import Preopen
@@ -55,11 +56,13 @@ def preopens(
         filesystems.remove(aside)
     result: dict[str, Preopen] = {}
     singles: dict[str, list[tuple[Mount, Path]]] = {}
-    for mount in mounts:
+    for one in mounts:
+        volume = volumes[one.name]
+        filled = payload.kind_of(volume) in payload.KINDS
+        read_only = one.read_only or filled or claims.read_only(volume)
+        mount = replace(one, read_only=read_only)
         root = roots[mount.name]
-        filled = payload.kind_of(volumes[mount.name]) in payload.KINDS
         guest = os.path.normpath(mount.guest)
-        read_only = mount.read_only or filled
         if filled and mount.sub_path:
             source = _resolved(root, mount)
             if source.is_dir():

@@ -4,7 +4,9 @@ What is done, by type: configMap, secret, downwardAPI and projected are written 
 private directory and shown read-only; changes of their sources follow every `sync_s` (labels and annotations at once),
 tokens are renewed at 80 % of their life. emptyDir is a directory there; with ``medium: Memory`` a tmpfs of its own, if
 this agent may mount (else a directory on disk, and an event says so). Its ``sizeLimit`` is the tmpfs's size, or watched
-every `watch_s`; a pod that exceeds it is evicted. hostPath is the host's path. Anything else is refused.
+every `watch_s`; a pod that exceeds it is evicted. hostPath is the host's path. A persistentVolumeClaim, and the claim
+of an ephemeral volume, is followed to what it is bound to, a hostPath or local volume on this node (`persistent`).
+Anything else is refused by its name.
 
 Read-only is enforced by the engine, in the module's process; wasmer's SDK, which has no host directories, gives the
 guest a copy of a read-only one (its writes reach nobody, and changes do not reach it) and cannot give it a writable
@@ -28,9 +30,10 @@ from typing import Any
 from wasmlab.node import log
 from wasmlab.node.api import events, quantity
 from wasmlab.node.api.kubeapi import ApiError, ApiUnavailable, Json
-from wasmlab.node.inputs import atomicwriter, filesystems, hostpath
+from wasmlab.node.inputs import atomicwriter, filesystems, hostpath, persistent
 from wasmlab.node.inputs.apiobjects import ApiObjects, Token
-from wasmlab.node.spec import payload, podspec
+from wasmlab.node.inputs.notmounted import NotMounted
+from wasmlab.node.spec import claims, payload, podspec
 from wasmlab.node.spec.downward import NodeSide
 from wasmlab.node.spec.env import Reference
 from wasmlab.node.spec.payload import TokenRequest
@@ -38,14 +41,6 @@ from wasmlab.node.spec.podspec import Refused
 
 Tell = Callable[[Json, str, str, str], None]  # pod, type, reason, message
 Evict = Callable[[str, str], object]  # uid, message
-
-
-class NotMounted(Exception):
-    """A volume cannot be set up, now or ever; `message` is the one of the FailedMount event."""
-
-    def __init__(self, volume: str, why: str) -> None:
-        super().__init__(why)
-        self.message = f'MountVolume.SetUp failed for volume "{volume}" : {why}'
 
 
 class PodVolumes:
@@ -125,10 +120,12 @@ class PodVolumes:
             await asyncio.to_thread(self._empty_dir, name, root, body)
         elif kind == "hostPath":
             return await asyncio.to_thread(hostpath.prepare, body.get("path", ""), body.get("type") or "")
+        elif kind in claims.KINDS:
+            return await persistent.place(self._objects, self._side.node_name, self.pod, volume)
         else:
             raise Refused(
-                f"a volume of type {kind} is not supported by this node; emptyDir, hostPath, configMap, secret,"
-                " downwardAPI and projected are"
+                f"a volume of type {kind} is not supported by this node; emptyDir, hostPath, persistentVolumeClaim,"
+                " configMap, secret, downwardAPI and projected are"
             )
         return root
 
