@@ -55,6 +55,9 @@ def test_the_tabs_of_the_lab_are_open_and_all_ends_with_ctrl_c(page: Any, tmp_pa
         assert current.first.inner_text() == TABS[0]
         page.locator("#jp-main-dock-panel .lm-TabBar-tab", has_text="Terminal").click()
         page.wait_for_selector(".jp-Terminal .xterm-screen", timeout=30_000)
+        assert page.get_by_text("Jupyter news").count() == 0, (
+            "somebody's first sight is a question about news"
+        )
         started = psutil.Process(command.pid).children(recursive=True)
         assert started
     finally:

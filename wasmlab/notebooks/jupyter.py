@@ -1,7 +1,7 @@
 """JupyterLab with the lab's workspace: started, waited for, and ended with everything that ran in it.
 
-It listens on 127.0.0.1 with a token of its own. Its settings and workspaces are the lab's, in the cache, so that a
-person's own JupyterLab stays as it is.
+It listens on 127.0.0.1 with a token of its own. Its workspaces are the lab's, in the cache, so that a person's
+own JupyterLab stays as it is.
 """
 
 from __future__ import annotations
@@ -82,13 +82,19 @@ class JupyterLab:
                 f"--LabApp.workspaces_dir={home / 'workspaces'}",
                 f"--LabApp.default_url=/lab/workspaces/{NAME}",
             ),
-            *("--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"),
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             *(() if browser else ("--no-browser",)),
             *(("--allow-root",) if os.geteuid() == 0 else ()),
         ]
         env = {
             **os.environ,
             "JUPYTER_TOKEN": token,  # not an argument: everybody can read those
+            "JUPYTER_CONFIG_PATH": os.pathsep.join(
+                filter(
+                    None,
+                    (str(workspace.without_news(home / "config")), os.environ.get("JUPYTER_CONFIG_PATH")),
+                )
+            ),
             # This environment's kernels and commands, also in terminals.
             "JUPYTER_PREFER_ENV_PATH": "1",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

@@ -4,6 +4,7 @@ The README beside the first notebook, the live board, and a terminal in which ``
 arrangement is never overwritten: JupyterLab keeps that in the same place, and what is there stays.
 
 ``python -m wasmlab.notebooks.workspace`` lays it down as the default one, which is what Binder's ``start`` does.
+JupyterLab's question about its news, which would be the first thing that anybody sees, is not asked.
 
 References
 ----------
@@ -23,6 +24,7 @@ DEFAULT = "default"
 FIRST = "notebooks/00_start_here.ipynb"
 BOARD = "notebooks/live.ipynb"
 README = "README.md"
+_NEWS = "@jupyterlab/apputils-extension:announcements"
 
 
 def document(name: str, *, readme: bool = True) -> dict[str, Any]:
@@ -85,14 +87,24 @@ def save(directory: Path, name: str, *, readme: bool = True, reset: bool = False
     return saved
 
 
-def default_directory() -> Path:
-    """Return where JupyterLab keeps a user's workspaces."""
+def without_news(config: Path) -> Path:
+    """Let JupyterLab not ask about its news, in a directory of Jupyter's configuration; what is set there stays."""
+    page = config / "labconfig" / "page_config.json"
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(json.dumps({"disabledExtensions": {_NEWS: True}}))
+    return config
+
+
+def main() -> None:
+    """Lay down what a first session finds, and print the file."""
     from jupyter_core.paths import jupyter_config_dir
 
-    return Path(
-        os.environ.get("JUPYTERLAB_WORKSPACES_DIR") or Path(jupyter_config_dir(), "lab", "workspaces")
-    )
+    config = Path(jupyter_config_dir())
+    without_news(config)
+    directory = Path(os.environ.get("JUPYTERLAB_WORKSPACES_DIR") or config / "lab" / "workspaces")
+    print(save(directory, DEFAULT, readme=Path(README).exists()))
 
 
 if __name__ == "__main__":
-    print(save(default_directory(), DEFAULT, readme=Path(README).exists()))
+    main()
