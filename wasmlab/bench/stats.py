@@ -235,6 +235,10 @@ def summarize(
         The column to summarize.
     scale : float
         What to multiply by; the default turns nanoseconds into milliseconds.
+    by : sequence of str
+        The columns that make an arm.
+    seed : int
+        Of the bootstrap draws.
 
     Returns
     -------

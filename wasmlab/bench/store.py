@@ -157,6 +157,16 @@ class Results:
     def save(self, path: Path) -> Path:
         """Write ``<path>`` (Parquet) and a JSON file beside it that says where and how it was measured.
 
+        Parameters
+        ----------
+        path : Path
+            The Parquet file; directories are made.
+
+        Returns
+        -------
+        Path
+            The same.
+
         Raises
         ------
         OSError
@@ -199,6 +209,16 @@ class Results:
     def load(cls, path: Path) -> Results:
         """Read what `save` wrote.
 
+        Parameters
+        ----------
+        path : Path
+            A Parquet file.
+
+        Returns
+        -------
+        Results
+            What was saved.
+
         Raises
         ------
         BenchmarkError
@@ -232,6 +252,16 @@ def pool(results: Sequence[Results]) -> Results:
 
     A measurement without a cluster goes with one of any cluster on the same machine; two clusters must have the same
     version.
+
+    Parameters
+    ----------
+    results : sequence of Results
+        At least one.
+
+    Returns
+    -------
+    Results
+        All rows, the conditions of each.
 
     Raises
     ------
@@ -268,6 +298,16 @@ def pool(results: Sequence[Results]) -> Results:
 def load_all(directory: Path) -> Results:
     """Load and pool every Parquet file of runs in a directory.
 
+    Parameters
+    ----------
+    directory : Path
+        Where `Results.save` wrote.
+
+    Returns
+    -------
+    Results
+        All of them, pooled.
+
     Raises
     ------
     BenchmarkError
@@ -284,6 +324,16 @@ def load_recorded(name: str = "bench") -> Results:
     """Load the recorded run that comes with the repository, ``data/recorded/<name>.parquet``.
 
     Figures made of it say so: "recorded <date> on <machine>".
+
+    Parameters
+    ----------
+    name : str
+        ``bench``, ``figures``, ``paths`` or ``scale``.
+
+    Returns
+    -------
+    Results
+        Marked as recorded.
 
     Raises
     ------

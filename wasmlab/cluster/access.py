@@ -111,6 +111,22 @@ class Access:
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl, of the version of the embedded control plane, against this cluster.
 
+        Parameters
+        ----------
+        *args : str
+            Its words, without ``kubectl``.
+        input : str, optional
+            What it reads from stdin.
+        check : bool
+            Raise if it fails.
+        timeout_s : float
+            The deadline, in seconds.
+
+        Returns
+        -------
+        subprocess.CompletedProcess
+            With ``stdout`` and ``stderr`` as text.
+
         Raises
         ------
         ProcessError

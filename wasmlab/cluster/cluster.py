@@ -167,6 +167,11 @@ class Cluster(Joining):
         registry : str, optional
             ``host:port`` of a registry that the nodes can reach; see `registry` for what happens without one.
 
+        Raises
+        ------
+        ClusterError
+            If there is no such file.
+
         Notes
         -----
         Nothing is made before it is needed. What is made is labelled, in one namespace (the context's, else one of its
@@ -183,6 +188,11 @@ class Cluster(Joining):
 
     def start(self, timeout_s: float | None = None) -> Cluster:
         """Start the control plane, unless it runs by this object; nodes are started by `add_node`.
+
+        Parameters
+        ----------
+        timeout_s : float, optional
+            Deadline in seconds; by default the one it was made with.
 
         Raises
         ------
@@ -313,7 +323,13 @@ class Cluster(Joining):
 
     def stats(self) -> dict[str, float]:
         """Return what the control plane uses: ``rss_bytes``, ``private_bytes``, ``cpu_s``, ``threads``,
-        ``open_files``, and how long it took to become ready, ``ready_after_s``."""  # fmt: skip
+        ``open_files``, and how long it took to become ready, ``ready_after_s``.
+
+        Raises
+        ------
+        ClusterError
+            If it is not an embedded control plane that runs.
+        """  # fmt: skip
         pid = self.plane.pid if self.plane else None
         if pid is None or self.state is None:
             raise ClusterError("only an embedded control plane that runs has statistics")
@@ -347,6 +363,11 @@ class Cluster(Joining):
             The deadline, in seconds.
         wait : bool
             Wait until the Node is Ready.
+
+        Returns
+        -------
+        NodeHandle
+            The agent; also in `nodes`, by its name.
 
         Raises
         ------

@@ -100,6 +100,13 @@ def article_pod(name: str = "hello-wasm", image: str = "hello-wasm:v1") -> dict[
 
     Under Kubernetes' own rules such a pod is restarted for ever. To see it end as it did in the article, either
     start the node with Krustlet's semantics, or add the annotation ``wasmlab.dev/restart-semantics: krustlet``.
+
+    Parameters
+    ----------
+    image : str
+        Reference of the module in a registry.
+    name : str
+        Of the Pod.
     """
     return {
         "apiVersion": "v1",

@@ -24,7 +24,7 @@ _POLL_S = 0.05
 
 
 class NodeHandle:
-    """A node agent that this process started, or found running.
+    """A node agent that this process started, or found running. Use `Cluster.add_node` to get one.
 
     Attributes
     ----------
@@ -214,7 +214,13 @@ class NodeHandle:
             processes.end([process], 0.0)
 
     def restart(self, timeout_s: float = 30.0) -> None:
-        """Stop the agent (not the modules), start it again, wait until the node is Ready."""
+        """Stop the agent (not the modules), start it again, wait until the node is Ready.
+
+        Parameters
+        ----------
+        timeout_s : float
+            The deadline, in seconds.
+        """
         self.stop_agent()
         self.start()
         self.wait_ready(timeout_s)

@@ -36,7 +36,15 @@ class Workloads(Access):
     def delete(
         self, manifest: dict[str, Any] | Iterable[dict[str, Any]], *, grace_s: int | None = None
     ) -> None:
-        """Delete objects; those that do not exist are passed over. Does not wait until they are gone."""
+        """Delete objects; those that do not exist are passed over. Does not wait until they are gone.
+
+        Parameters
+        ----------
+        manifest : dict or str or sequence of them
+            Objects, as `apply` takes them.
+        grace_s : int, optional
+            How long they may take to end, in seconds; what they themselves say by default.
+        """
         for one in _listed(manifest):
             self.rest.delete(self._own(one), grace_s)
 
@@ -52,6 +60,17 @@ class Workloads(Access):
         timeout_s: float = 30.0,
     ) -> dict[str, Any]:
         """Wait until a pod is in one of the phases, by watching it.
+
+        Parameters
+        ----------
+        name : str
+            Of the Pod.
+        phase : str or sequence of str
+            One or more of Pending, Running, Succeeded, Failed.
+        namespace : str, optional
+            The lab's namespace by default.
+        timeout_s : float
+            The deadline, in seconds.
 
         Returns
         -------
@@ -83,6 +102,15 @@ class Workloads(Access):
     def wait_gone(self, name: str, namespace: str | None = None, timeout_s: float = 30.0) -> None:
         """Wait until a pod no longer exists.
 
+        Parameters
+        ----------
+        name : str
+            Of the Pod.
+        namespace : str, optional
+            The lab's namespace by default.
+        timeout_s : float
+            The deadline, in seconds.
+
         Raises
         ------
         NotReady
@@ -112,6 +140,25 @@ class Workloads(Access):
     ) -> str:
         """Return a pod's logs, as ``kubectl logs`` would: through the API server, from the node.
 
+        Parameters
+        ----------
+        name : str
+            Of the Pod.
+        namespace : str, optional
+            The lab's namespace by default.
+        container : str, optional
+            Which of several.
+        previous : bool
+            Of the run before this one.
+        since_s : int, optional
+            Only what is younger, in seconds.
+        tail_lines : int, optional
+            Only so many of the last lines.
+        limit_bytes : int, optional
+            At most so much.
+        timestamps : bool
+            With the time before every line.
+
         Raises
         ------
         ClusterError
@@ -132,7 +179,15 @@ class Workloads(Access):
         )
 
     def events(self, name: str | None = None, namespace: str | None = None) -> list[dict[str, Any]]:
-        """Return the events about an object (or all), oldest first: raw ``v1.Event`` dictionaries."""
+        """Return the events about an object (or all), oldest first: raw ``v1.Event`` dictionaries.
+
+        Parameters
+        ----------
+        name : str, optional
+            Of the object.
+        namespace : str, optional
+            Where to look; the lab's namespace by default.
+        """
         selector = f"involvedObject.name={name}" if name else None
         namespace = namespace or self.namespace
         items: list[dict[str, Any]] = self.rest.get(

@@ -81,7 +81,17 @@ class CompileCache:
         return spans
 
     def key(self, engine: Engine, digest: str, variant: str = "") -> str:
-        """Return the name of the entry for a module (``sha256:...``) on `engine`."""
+        """Return the name of the entry for a module (``sha256:...``) on `engine`.
+
+        Parameters
+        ----------
+        digest : str
+            Of the module.
+        variant : str
+            What `Engine.variant` says of the run's settings.
+        engine : Engine
+            Whose compiled code.
+        """
         return _key(
             engine.name, engine.version, json.dumps(engine.settings(), sort_keys=True), digest, variant
         )
@@ -150,7 +160,15 @@ class CompileCache:
         return found
 
     def peek(self, engine: Engine, spec: RunSpec) -> Path | None:
-        """Return the artifact for `spec` if it is in the cache; never compiles. Fast enough for an event loop."""
+        """Return the artifact for `spec` if it is in the cache; never compiles. Fast enough for an event loop.
+
+        Parameters
+        ----------
+        engine : Engine
+            Whose compiled code.
+        spec : RunSpec
+            Names the module.
+        """
         return self._lookup(self.key(engine, spec.digest, engine.variant(spec)))
 
     def preload(self, count: int = 16) -> None:

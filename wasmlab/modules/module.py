@@ -64,7 +64,7 @@ _EXTERNAL_KINDS = ("function", "table", "memory", "global", "tag")
 
 @dataclass(frozen=True)
 class Section:
-    """One section of a binary: its `name`, and where its content is (`offset` and `size_bytes` in the file)."""
+    """One section of a binary: its `id` and `name`, and where it is (`offset` and `size_bytes` in the file)."""
 
     id: int
     name: str
@@ -133,6 +133,11 @@ class Module:
     @classmethod
     def from_file(cls, path: str | Path) -> Module:
         """Read a binary from a file.
+
+        Parameters
+        ----------
+        path : path
+            A ``.wasm`` file.
 
         Raises
         ------

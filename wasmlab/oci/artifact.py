@@ -38,7 +38,19 @@ _EPOCH = "1970-01-01T00:00:00Z"
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A reference to content: media type, digest, size in bytes."""
+    """A reference to content: media type, digest, size in bytes.
+
+    Attributes
+    ----------
+    media_type : str
+        What it is.
+    digest : str
+        ``sha256:<hex>``.
+    size_bytes : int
+        Its size.
+    title : str or None
+        File name, from ``org.opencontainers.image.title``.
+    """
 
     media_type: str
     digest: str
@@ -59,6 +71,13 @@ class Descriptor:
     @classmethod
     def of(cls, value: Any, what: str) -> Descriptor:
         """Read a descriptor from parsed JSON.
+
+        Parameters
+        ----------
+        value : object
+            The parsed JSON.
+        what : str
+            What it describes, for the message of an error.
 
         Raises
         ------
@@ -107,6 +126,11 @@ def pack(
     created : str
         RFC 3339 time for the CNCF config. Fixed by default, because a clock would make digests irreproducible; present
         at all because the reference implementation refuses a config without it.
+
+    Returns
+    -------
+    Packed
+        Manifest and blobs, ready to be pushed.
 
     Raises
     ------
@@ -260,6 +284,11 @@ def parse_manifest(raw: bytes, content_type: str = "") -> Manifest:
 
 def select_wasm_layer(manifest: Manifest | dict[str, Any]) -> Descriptor:
     """Return the layer that holds the module.
+
+    Parameters
+    ----------
+    manifest : dict
+        The parsed manifest.
 
     Raises
     ------

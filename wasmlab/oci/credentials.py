@@ -48,7 +48,7 @@ class _Source:
 class Credentials:
     """Credentials from any number of sources, asked in order.
 
-    Build one with `from_docker_config`, `from_pull_secret` or `of`; join several with ``|``.
+    Use `from_docker_config`, `from_pull_secret` or `of` to get one; join several with ``|``.
     """
 
     def __init__(self, sources: Iterable[_Source] = ()) -> None:
@@ -73,7 +73,17 @@ class Credentials:
 
     @classmethod
     def of(cls, registry: str, username: str, password: str) -> Credentials:
-        """Return the credentials of one registry."""
+        """Return the credentials of one registry.
+
+        Parameters
+        ----------
+        registry : str
+            ``host:port``.
+        username : str
+            Who logs in.
+        password : str
+            Or a token.
+        """
         return cls([_Source("given", {_normalise(registry): Secret(username, password)})])
 
     @classmethod

@@ -55,6 +55,11 @@ class Reference:
     def parse(cls, text: str) -> Reference:
         """Read a reference.
 
+        Parameters
+        ----------
+        text : str
+            ``HOST[:PORT]/NAME[:TAG]`` or ``HOST[:PORT]/NAME@sha256:...``.
+
         Raises
         ------
         InvalidReference

@@ -216,7 +216,13 @@ class ModuleStore:
         return sorted(found, key=lambda entry: entry.last_used)
 
     def remove(self, digest: str) -> bool:
-        """Remove a module and the references to it; say whether it was there. Running modules keep their open file."""
+        """Remove a module and the references to it; say whether it was there. Running modules keep their open file.
+
+        Parameters
+        ----------
+        digest : str
+            Of the module.
+        """
         path = self._path(digest)
         for known in self._refs.glob("*.json"):
             record = _read_record(known)

@@ -30,6 +30,16 @@ def burst(
         When each pod's API write began and when it was seen Succeeded, in seconds since the first write began.
     what : str
         Said under the title.
+
+    Returns
+    -------
+    Figure
+        Belongs to no pyplot state.
+
+    Raises
+    ------
+    BenchmarkError
+        If there are no pods.
     """
     import numpy as np
 

@@ -77,7 +77,15 @@ def _subtitle(figure: Figure, text: str, *, marked: bool) -> None:
 
 
 def mark_recorded(figure: Figure, text: str) -> None:
-    """Write below a figure without a heading of `heading`'s kind that it is recorded, when, and on what machine."""
+    """Write below a figure without a heading of `heading`'s kind that it is recorded, when, and on what machine.
+
+    Parameters
+    ----------
+    figure : Figure
+        What to write on.
+    text : str
+        Where it was measured.
+    """
     figure.supxlabel(text, x=0.99, ha="right", fontsize=8.8, color=RECORDED)
 
 

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 def start_phases(results: Results, *, workload: str = "hello", path: str = "local") -> Figure:
     """Draw the medians of the engine's phases as stacked bars, one bar per arm.
 
+    Parameters
+    ----------
+    results : Results
+        Rows of local runs or of Pods.
+    path : str
+        ``local`` or ``node``.
+    workload : str
+        Which one.
+
     Returns
     -------
     Figure

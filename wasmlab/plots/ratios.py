@@ -75,6 +75,17 @@ def engine_ratios(
     ----------
     workloads : collection of str, optional
         Only these.
+    results : Results
+        Rows of arms that ran in the same blocks.
+    value : str
+        The column that is compared.
+    base : str
+        The engine below the line.
+
+    Returns
+    -------
+    Figure
+        Belongs to no pyplot state.
 
     Raises
     ------

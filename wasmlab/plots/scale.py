@@ -27,6 +27,16 @@ _GRID = 200
 def scale_burst(results: Results) -> Figure:
     """Draw bursts: how long N Pods at once take, and how many per second that is.
 
+    Parameters
+    ----------
+    results : Results
+        Rows of the experiment.
+
+    Returns
+    -------
+    Figure
+        Belongs to no pyplot state.
+
     Raises
     ------
     BenchmarkError
@@ -63,6 +73,16 @@ def scale_burst(results: Results) -> Figure:
 
 def scale_density(results: Results) -> Figure:
     """Draw density: memory, and the start of the next Pod, against how many are alive.
+
+    Parameters
+    ----------
+    results : Results
+        Rows of the experiment.
+
+    Returns
+    -------
+    Figure
+        Belongs to no pyplot state.
 
     Raises
     ------
@@ -109,6 +129,16 @@ def scale_density(results: Results) -> Figure:
 
 def scale_concurrency(results: Results) -> Figure:
     """Draw concurrency: throughput and latency against the runs in flight, in the sandbox and as Pods.
+
+    Parameters
+    ----------
+    results : Results
+        Rows of the experiment.
+
+    Returns
+    -------
+    Figure
+        Belongs to no pyplot state.
 
     Raises
     ------

@@ -67,7 +67,13 @@ class LabFigure(Figure):
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Apply the lab's style while the body runs."""
+    """Apply the lab's style while the body runs.
+
+    Returns
+    -------
+    context manager
+        Of matplotlib's settings.
+    """
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
@@ -75,7 +81,20 @@ def style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG; the same figure gives the same bytes."""
+    """Write a PNG; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+        What to write.
+    path : path
+        The file; directories are made.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=STYLE["savefig.dpi"], metadata={"Software": None})

@@ -92,6 +92,8 @@ def where_time_goes(results: Results, *, workload: str = "hello", mode: str | No
         Rows of the paths ``node`` and ``containerd``.
     mode : str, optional
         Which start; by default the ordinary one, of every Pod but the first (`ORDINARY`).
+    workload : str
+        Which one.
 
     Returns
     -------
@@ -175,6 +177,15 @@ def run_waterfall(
         Rows of the path ``local``.
     run_id : str, optional
         Which run; by default a typical one of `engine` and `mode`.
+    engine : str
+        Of the typical run.
+    mode : str
+        Likewise.
+
+    Returns
+    -------
+    Figure
+        Belongs to no pyplot state.
 
     Raises
     ------

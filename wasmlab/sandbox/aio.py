@@ -26,7 +26,7 @@ _ANSWER_TIMEOUT_S = 60.0
 
 
 class Run:
-    """A run under way, or one that has ended.
+    """A run under way, or one that has ended. Use `AsyncSandbox.start` to get one.
 
     Attributes
     ----------
@@ -52,6 +52,11 @@ class Run:
     async def wait(self) -> Outcome:
         """Wait for its end. May be awaited by several tasks, and cancelled, without harm to the run.
 
+        Returns
+        -------
+        Outcome
+            How it ended.
+
         Raises
         ------
         WorkerLost
@@ -60,7 +65,13 @@ class Run:
         return await asyncio.shield(self._done)
 
     async def kill(self, number: int = signal.SIGTERM) -> None:
-        """Send a signal: SIGTERM ends the guest with exit code 143, SIGKILL with 137. Nothing if it has ended."""
+        """Send a signal: SIGTERM ends the guest with exit code 143, SIGKILL with 137. Nothing if it has ended.
+
+        Parameters
+        ----------
+        number : int
+            Of the signal.
+        """
         if not self.done:
             await self._sandbox._ask({"op": "kill", "id": self.id, "signal": int(number)})
 
@@ -132,7 +143,13 @@ class AsyncSandbox:
         return not self._closed
 
     async def artifact(self, spec: RunSpec) -> Path:
-        """Compile the module of `spec` if need be (in a child process; a found entry costs next to nothing)."""
+        """Compile the module of `spec` if need be (in a child process; a found entry costs next to nothing).
+
+        Returns
+        -------
+        Path
+            The compiled code.
+        """
         found = self.cache.peek(self.engine, spec)
         if found is not None:
             return found
@@ -167,6 +184,11 @@ class AsyncSandbox:
         artifact : Path, optional
             What `artifact` gave; asked for here if None.
 
+        Returns
+        -------
+        Run
+            Under way, or ended already.
+
         Raises
         ------
         InvalidModule, Unsupported
@@ -196,6 +218,16 @@ class AsyncSandbox:
     async def attach(self, run_id: str) -> Run:
         """Take up a run that was started before, running or ended.
 
+        Parameters
+        ----------
+        run_id : str
+            As it was given to `start`.
+
+        Returns
+        -------
+        Run
+            The same run.
+
         Raises
         ------
         KeyError
@@ -215,6 +247,11 @@ class AsyncSandbox:
     async def forget(self, run_id: str) -> None:
         """Remove the record of an ended run (its log file stays).
 
+        Parameters
+        ----------
+        run_id : str
+            As it was given to `start`.
+
         Raises
         ------
         SandboxError
@@ -223,11 +260,23 @@ class AsyncSandbox:
         await self._ask({"op": "forget", "id": run_id})
 
     async def reopen_log(self, run_id: str) -> None:
-        """Let a run go on in a new log file; for rotation, after the old file was renamed."""
+        """Let a run go on in a new log file; for rotation, after the old file was renamed.
+
+        Parameters
+        ----------
+        run_id : str
+            As it was given to `start`.
+        """
         await self._ask({"op": "reopen", "id": run_id})
 
     async def close_stdin(self, run_id: str) -> None:
-        """Close the writing end of a run's stdin that the zygote keeps; nothing if it keeps none."""
+        """Close the writing end of a run's stdin that the zygote keeps; nothing if it keeps none.
+
+        Parameters
+        ----------
+        run_id : str
+            As it was given to `start`.
+        """
         await self._ask({"op": "close_stdin", "id": run_id})
 
     async def stats(self) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Sandbox:
         How many processes are kept ready.
     cache : CompileCache, optional
         The compile cache; the user's if None.
+    linger_s : float
+        How long a shared zygote goes on after its last client, in seconds.
 
     Examples
     --------
@@ -116,7 +118,13 @@ class Sandbox:
             return self._ask(sock, {"op": "stats"})
 
     def artifact(self, spec: RunSpec) -> Path:
-        """Compile the module of `spec` if need be; see `CompileCache.artifact`."""
+        """Compile the module of `spec` if need be; see `CompileCache.artifact`.
+
+        Returns
+        -------
+        Path
+            The compiled code.
+        """
         return self.cache.artifact(self.engine, spec.module, spec.digest, spec=spec)
 
     def run(

@@ -34,6 +34,21 @@ def run_once(
 ) -> Outcome:
     """Run a module in a forked worker that gets the three descriptors as they are (files, pipes, terminals).
 
+    Parameters
+    ----------
+    engine_name : str
+        An engine, or one of its variants.
+    stdin : int
+        Descriptor that the guest reads.
+    stdout : int
+        Descriptor that it writes.
+    stderr : int
+        Likewise.
+    cache : CompileCache, optional
+        The user's own by default.
+    spec : RunSpec
+        What to run.
+
     Raises
     ------
     InvalidModule, Unsupported

@@ -188,7 +188,13 @@ class Launcher(widgets.VBox):
             self._launch.cancel()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the launch has ended; return whether it has."""
+        """Wait until the launch has ended; return whether it has.
+
+        Parameters
+        ----------
+        timeout_s : float
+            The deadline, in seconds.
+        """
         if self._worker is not None:
             self._worker.join(timeout_s)
         return not self.is_running
