@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.ports import ask, free_port
 from wasmlab.engines import table
 from wasmlab.engines.base import Capabilities
 from wasmlab.errors import Unsupported
@@ -109,6 +111,16 @@ class Probes:
     def components(self) -> bool:
         path = self.helpers.root / "data/wasm/components/hello.wasm"
         return self.sandbox.run(self.spec(path)).stdout.startswith(b"hello from stdout!")
+
+    def listens(self) -> bool:
+        port = free_port()
+        serve = self.spec(self.helpers.root / "data/wasm/serve.wasm", str(port), "me", listen=(port,))
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(self.sandbox.run, serve)
+            while (answer := ask("127.0.0.1", port)) is None and not ended.done():
+                time.sleep(0.02)
+            bye = ask("127.0.0.1", port, "/exit/7")
+            return (answer, bye, ended.result(30).exit_code) == ("me says hello, request 1\n", "bye\n", 7)
 
     def phases(self) -> bool:
         told = {span.phase for span in self.sandbox.run(self.spec("hello"), cold=True).spans}

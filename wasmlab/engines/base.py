@@ -47,6 +47,8 @@ class Capabilities:
         Phase -> where its time is instead, for each one that the engine's binding does not tell apart.
     fuel : bool
         ``RunSpec.fuel`` is enforced.
+    listens : bool
+        ``RunSpec.listen`` works: a core module can listen on those TCP ports, and on no others.
     zero_timeouts : bool
         A sleep, or a poll, with a timeout of 0 returns at once.
     argv0 : bool
@@ -67,6 +69,7 @@ class Capabilities:
     components: bool = True
     phases: bool = True
     fuel: bool = True
+    listens: bool = True
     zero_timeouts: bool = True
     argv0: bool = True
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +102,19 @@ class Compiled:
 
 @dataclass(frozen=True)
 class GuestResult:
-    """How a guest ended, as far as the engine can know it (the sandbox turns it into an `Outcome`)."""
+    """How a guest ended, as far as the engine can know it (the sandbox turns it into an `Outcome`).
+
+    Attributes
+    ----------
+    exit_code : int or None
+        As the guest gave it.
+    trap : str or None
+        As in `Outcome`.
+    message : str
+        The reason for people.
+    spans : tuple of Span
+        The engine's phases.
+    """
 
     exit_code: int | None
     trap: str | None = None
@@ -127,10 +142,22 @@ class Engine(Protocol):
         """What it can do, and why not."""
 
     def settings(self) -> dict[str, str]:
-        """Everything besides the module and the CPU that shapes the compiled code."""
+        """Everything besides the module and the CPU that shapes the compiled code.
+
+        Returns
+        -------
+        dict of str to str
+            Part of the cache's key.
+        """
 
     def validate(self, wasm: bytes) -> None:
-        """Raise `InvalidModule` if the engine refuses the module."""
+        """Raise `InvalidModule` if the engine refuses the module.
+
+        Parameters
+        ----------
+        wasm : bytes
+            The module.
+        """
 
     def check(self, spec: RunSpec) -> None:
         """Raise `Unsupported` if the engine cannot do what `spec` asks for. Imports nothing heavy."""
@@ -143,10 +170,32 @@ class Engine(Protocol):
 
         With `laps` the phases ``validate``, ``compile`` and ``serialize`` are told to it, as far as they can be told
         apart; validating by itself is only done then, for every engine validates in compiling, too.
+
+        Parameters
+        ----------
+        wasm : bytes
+            The module.
+        key : str
+            Name of the entry in the cache.
+        variant : str
+            What `variant` says of the run's settings.
+        laps : Laps, optional
+            What is told the phases.
+
+        Returns
+        -------
+        Compiled
+            What to put into the cache.
         """
 
     def prepare(self, cache_root: Path) -> None:
-        """Import the bindings and make what workers can share. Must not start a thread."""
+        """Import the bindings and make what workers can share. Must not start a thread.
+
+        Parameters
+        ----------
+        cache_root : Path
+            Directory of the compile cache.
+        """
 
     def complete(self) -> None:
         """Import and make what only few runs need. Called in the zygote when nobody waits; must not start a thread."""
@@ -168,6 +217,24 @@ class Engine(Protocol):
         `before_guest` is called when the code is loaded and nothing of the guest exists yet (no directory is open): a
         container gives up the host's files and privileges there. Only for engines whose ``capabilities.directories``
         is true; the others have threads by then, and get no host directory.
+
+        Parameters
+        ----------
+        artifact : Path or None
+            What was compiled; None if `cold`.
+        stdio : Stdio
+            Where the guest reads and writes.
+        spec : RunSpec
+            What to run.
+        before_guest : callable, optional
+            Called before the guest exists.
+        cold : bool
+            Compile here.
+
+        Returns
+        -------
+        GuestResult
+            How it ended.
         """
 
 

@@ -24,6 +24,10 @@ MEMORY_NOTE = (
     "or needs more than the limit to start"
 )
 DEADLINE_NOTE = "the worker is killed; there is no guest backtrace"
+NO_SERVING_COMPONENTS = (
+    "wasmtime 50's C API has no switch that lets wasi:sockets make a TCP socket, and no function that hands a request "
+    "to wasi:http"
+)
 
 
 def trapped(laps: Laps, kind: str, reason: str, used_bytes: int, limit_bytes: int | None) -> GuestResult:

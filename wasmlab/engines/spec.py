@@ -68,6 +68,8 @@ class RunSpec:
         no control group can hold it.
     oom_score_adj : int, optional
         How willingly the kernel kills it when memory runs out; the sandbox's own choice if None.
+    listen : tuple of int
+        TCP ports of the host that it may listen on; without any it has no network at all.
     """
 
     module: str
@@ -81,6 +83,7 @@ class RunSpec:
     cgroups: tuple[str, ...] = ()
     data_bytes: int | None = None
     oom_score_adj: int | None = None
+    listen: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -96,11 +99,18 @@ class RunSpec:
             "cgroups": list(self.cgroups),
             "data_bytes": self.data_bytes,
             "oom_score_adj": self.oom_score_adj,
+            "listen": list(self.listen),
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> RunSpec:
-        """Read it back."""
+        """Read it back.
+
+        Parameters
+        ----------
+        value : dict
+            What `to_json` returned.
+        """
         return cls(
             module=value["module"],
             digest=value["digest"],
@@ -114,6 +124,7 @@ class RunSpec:
             cgroups=tuple(value.get("cgroups") or ()),
             data_bytes=value.get("data_bytes"),
             oom_score_adj=value.get("oom_score_adj"),
+            listen=tuple(value.get("listen") or ()),
         )
 
 
@@ -169,7 +180,13 @@ class Outcome:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Outcome:
-        """Read it back; unknown keys are left out, so that an older reader can read a newer record."""
+        """Read it back; unknown keys are left out, so that an older reader can read a newer record.
+
+        Parameters
+        ----------
+        value : dict
+            What `to_json` returned.
+        """
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         return cls(**{**known, "spans": tuple(Span(*one) for one in known.get("spans", ()))})
 

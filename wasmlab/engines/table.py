@@ -25,6 +25,7 @@ TITLES = {
     "trap_reason": "traps with their reason",
     "zero_timeouts": "a sleep of no time ends",
     "components": "WASI 0.2 components",
+    "listens": "modules that serve on a TCP port",
     "phases": "all phases timed apart",
 }
 _COMPILERS = {

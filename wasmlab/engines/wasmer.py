@@ -59,6 +59,7 @@ _CAPABILITIES = Capabilities(
     stream_order=False,
     phases=False,
     fuel=False,
+    listens=False,
     zero_timeouts=False,
     argv0=False,
     notes={
@@ -78,6 +79,7 @@ _CAPABILITIES = Capabilities(
         "streaming": "the SDK's streams are copied to the descriptors by the worker",
         "deadline": DEADLINE_NOTE,
         "zero_timeouts": "to the SDK's poll_oneoff a timeout of 0 is none: a sleep of no time lasts for ever",
+        "listens": "wasmer-sdk 0.5 gives a guest all of the host's network or none: it cannot be held to its ports",
         "fuel": "wasmer-sdk 0.5 has no metering; use engine wasmtime, or build the native binding (make native)",
     },
     hidden_phases={
@@ -118,12 +120,18 @@ class WasmerEngine:
         return {"binding": "sdk", "compiler": "cranelift"}
 
     def check(self, spec: RunSpec) -> None:
-        """Raise `Unsupported` for writable directories and for fuel."""
+        """Raise `Unsupported` for writable directories, for sockets and for fuel."""
         if spec.fuel is not None:
             raise Unsupported(
                 f"wasmer cannot limit fuel: {_CAPABILITIES.notes['fuel']}",
                 remedy="run it on engine wasmtime, or give it a deadline",
                 capability="fuel",
+            )
+        if spec.listen:
+            raise Unsupported(
+                f"wasmer cannot let the module listen: {_CAPABILITIES.notes['listens']}",
+                remedy="run it on engine wasmtime, or build the native binding (make native)",
+                capability="listens",
             )
         for one in spec.preopens:
             if not one.read_only:

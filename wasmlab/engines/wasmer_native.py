@@ -26,7 +26,7 @@ from wasmlab.engines.common import (
 )
 from wasmlab.engines.laps import Laps
 from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
-from wasmlab.errors import InvalidModule
+from wasmlab.errors import InvalidModule, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,11 +44,13 @@ _NO_COMPONENTS = "wasmer runs core modules only; use engine wasmtime"
 
 _CAPABILITIES = Capabilities(
     components=False,
+    listens=False,
     notes={
         "components": _NO_COMPONENTS,
         "memory_limit": MEMORY_NOTE,
         "read_only_dirs": "enforced by the binding below wasmer, whose own rights let a guest create empty files",
         "deadline": DEADLINE_NOTE,
+        "listens": "this binding gives a guest no network; use engine wasmtime",
         "fuel": "the module is compiled with metering, by the rule of wasmtime's costs",
     },
 )
@@ -93,7 +95,13 @@ class WasmerNativeEngine:
         }
 
     def check(self, spec: RunSpec) -> None:
-        """Everything in a RunSpec is supported."""
+        """Raise `Unsupported` for sockets."""
+        if spec.listen:
+            raise Unsupported(
+                f"wasmer cannot let the module listen: {_CAPABILITIES.notes['listens']}",
+                remedy="run it on engine wasmtime",
+                capability="listens",
+            )
 
     def variant(self, spec: RunSpec) -> str:
         """Counting fuel changes the code; other limits do not."""

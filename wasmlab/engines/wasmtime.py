@@ -22,6 +22,7 @@ from wasmlab.engines.common import (
     DEADLINE_NOTE,
     FUEL,
     MEMORY_NOTE,
+    NO_SERVING_COMPONENTS,
     NO_START,
     hand_over,
     refuse_other_than_wasm,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     import wasmtime
 
+_WASIX = "wasix_32v1"
 # A worker must know which of the two it maps before it maps it.
 _COMPONENT_SUFFIX = ".component.cwasm"
 # fd_write of one byte, then proc_exit(0): what a worker rehearses with.
@@ -59,6 +61,8 @@ _CAPABILITIES = Capabilities(
         "components": "WASI 0.2 commands run; their exit code is 0 or 1, as wasi:cli/exit defines it",
         "memory_limit": MEMORY_NOTE,
         "deadline": DEADLINE_NOTE,
+        "listens": "core modules, by sockets of WASIX that the worker has (sock_open to sock_send); "
+        f"not components: {NO_SERVING_COMPONENTS}",
         "fuel": "the module is compiled to count what it executes; the worker makes the engine for that when asked",
     }
 )
@@ -248,7 +252,7 @@ class WasmtimeEngine:
             laps("confine")
         store = self._store(spec, stdio)
         try:
-            instance = linker.instantiate(store, module)
+            instance = _instantiate(linker, store, module, spec.listen)
             exports = instance.exports(store)
             start_function = exports.get("_start")
         except wasmtime.Trap as error:
@@ -321,6 +325,8 @@ class WasmtimeEngine:
         import wasmtime
         from wasmtime import component
 
+        if spec.listen:
+            return laps.ended(None, "unsupported", f"a component cannot serve: {NO_SERVING_COMPONENTS}")
         engine = self._engine
         assert engine is not None
         try:
@@ -385,6 +391,25 @@ def _linker(engine: wasmtime.Engine) -> wasmtime.Linker:
     for module in ("wasi_snapshot_preview1", "wasi_unstable"):
         linker.define_func(module, "proc_exit", signature, _proc_exit)
     return linker
+
+
+def _instantiate(
+    linker: wasmtime.Linker, store: wasmtime.Store, module: wasmtime.Module, ports: tuple[int, ...]
+) -> wasmtime.Instance:
+    """Instantiate a module, with sockets if it is to listen. One that wants sockets and has no port gets those that
+    refuse, as on wasmer: it may do something else instead."""
+    import wasmtime
+
+    if not ports:
+        try:
+            return linker.instantiate(store, module)
+        except wasmtime.WasmtimeError as error:
+            if f"`{_WASIX}::" not in str(error):
+                raise
+    from wasmlab.engines.sockets import Sockets
+
+    Sockets(ports).define(linker, store)
+    return linker.instantiate(store, module)
 
 
 def _left(leave: _ProcExit) -> tuple[int, None, str]:

@@ -44,6 +44,8 @@ FLAGS = (
 COMPONENTS = ("hello", "print", "sha256")
 WASI_0_2 = "components/wasip2.c"
 COMMAND = "components/command.wat"
+# What a source includes that is no part of the C library.
+HEADERS = {"serve.c": ("wasix.h",)}
 _TIMEOUT_S = 300.0
 
 
@@ -177,6 +179,9 @@ def build_all(root: Path | None = None, out: Path | None = None) -> dict:
             "source": source.relative_to(root).as_posix(),
             "source_digest": _digest(source),
         }
+        if source.name in HEADERS:
+            parts = {part: _digest(root / part) for part in HEADERS[source.name]}
+            record["modules"][relative.as_posix()]["parts"] = parts
     for name in COMPONENTS:
         source = root / f"{name}.c"
         relative = Path("components") / f"{name}.wasm"

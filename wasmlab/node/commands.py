@@ -45,6 +45,15 @@ Semantics = Annotated[
 Address = Annotated[str, typer.Option(help="This node's IP; 'auto' is the one towards the outside.")]
 
 
+PodAddress = Annotated[
+    str,
+    typer.Option(
+        help="What pods report as their IP, and endpoints of Services hold: the node's own, there is no CNI. 'auto' is "
+        "--address, or the one towards the outside if that is loopback (no endpoint may hold loopback)."
+    ),
+]
+
+
 @node_app.command()
 def run(
     kubeconfig: Kubeconfig = None,
@@ -54,6 +63,7 @@ def run(
     engine: EngineName = "wasmtime",
     restart_semantics: Semantics = "kubernetes",
     address: Address = "127.0.0.1",
+    pod_address: PodAddress = "auto",
     port: Annotated[int, typer.Option(help="Port of the node's TLS endpoint; 0 is any free one.")] = 0,
     hostname: Annotated[str, typer.Option(help="Host name, if it is not the node's name.")] = "",
     plain_http: Annotated[
@@ -148,6 +158,7 @@ def run(
         engine=engine,
         restart_semantics=restart_semantics,
         address=machine.default_address() if address == "auto" else address,
+        pod_address=machine.pod_address(address) if pod_address == "auto" else pod_address,
         port=port,
         hostname=hostname,
         plain_http=tuple(plain_http or ()),

@@ -60,6 +60,8 @@ class NodeConfig:
         Whether restartPolicy is honoured, or every pod runs to completion as under Krustlet.
     address : str
         The node's IP, where its endpoint listens.
+    pod_address : str, optional
+        What pods report as theirs: they have no network but the node's. The node's IP if not given.
     port : int
         The endpoint's port; 0 takes a free one, and the same again after a restart.
     hostname : str, optional
@@ -87,6 +89,18 @@ class NodeConfig:
         Authority of the client certificates that the endpoint takes; the kubeconfig's if not given.
     certificate_s : int, optional
         How long the node's certificates are wished to live, in seconds; the signer decides.
+    registry_ca : Path, optional
+        More certificate authorities for registries, PEM.
+    labels : dict of str to str
+        More labels of the Node.
+    pod_cidr : str or None
+        What the Node says as PodCIDR.
+    parallel_pulls : int
+        How many modules are pulled at once.
+    parallel_compiles : int
+        How many are compiled at once.
+    intervals : Intervals
+        How often, and how long, things are done.
     """
 
     kubeconfig: Path
@@ -96,6 +110,7 @@ class NodeConfig:
     engine: str = "wasmtime"
     restart_semantics: str = "kubernetes"
     address: str = "127.0.0.1"
+    pod_address: str = ""
     port: int = 0
     hostname: str = ""
     plain_http: tuple[str, ...] = ()
@@ -136,12 +151,15 @@ class NodeConfig:
             raise PrerequisiteError(
                 f"there is no engine {self.engine!r}", remedy=f"one of {', '.join(engines.pod_names())}"
             )
-        try:
-            ipaddress.ip_address(self.address)
-        except ValueError:
-            raise PrerequisiteError(
-                f"{self.address!r} is not an IP address", remedy="--address takes the node's IP, not a name"
-            ) from None
+        if not self.pod_address:
+            object.__setattr__(self, "pod_address", self.address)
+        for option, address in (("--address", self.address), ("--pod-address", self.pod_address)):
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                raise PrerequisiteError(
+                    f"{address!r} is not an IP address", remedy=f"{option} takes the node's IP, not a name"
+                ) from None
         try:
             pressure.parse(self.eviction_hard)
         except ValueError as error:

@@ -15,7 +15,7 @@ from wasmlab.node.containers import actions, hooks, instances
 from wasmlab.node.containers.actions import Failed, Result, Verdict
 from wasmlab.sandbox import Outcome
 
-NODE: Any = SimpleNamespace(config=SimpleNamespace(address="127.0.0.1"), runtime=None)
+NODE: Any = SimpleNamespace(config=SimpleNamespace(pod_address="127.0.0.1"), runtime=None)
 
 
 def container(**spec: Any) -> Any:

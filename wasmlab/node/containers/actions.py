@@ -96,11 +96,11 @@ async def perform(
             return await _exec(node, container, command, timeout_s)
         if handler.get("httpGet"):
             action = handler["httpGet"]
-            url = probes.url_of(action, spec, node.config.address)
+            url = probes.url_of(action, spec, node.config.pod_address)
             return await _http(url, probes.headers_of(action, purpose), timeout_s)
         if handler.get("tcpSocket") and purpose == "probe":
             action = handler["tcpSocket"]
-            host = action.get("host") or node.config.address
+            host = action.get("host") or node.config.pod_address
             return await _tcp(host, probes.port_of(action, spec), timeout_s)
     except BadTarget as error:
         raise Failed(str(error)) from error

@@ -18,7 +18,8 @@ from wasmlab.errors import InvalidModule, LinkError, Unsupported, WasmlabError
 from wasmlab.node import log
 from wasmlab.node.api import events
 from wasmlab.node.containers import limits, runspec, stdin
-from wasmlab.node.inputs.volumes import NotMounted
+from wasmlab.node.inputs import listening
+from wasmlab.node.inputs.notmounted import NotMounted
 from wasmlab.node.runtime.runs import NotRecorded, RunId
 from wasmlab.node.spec import env, podspec
 from wasmlab.node.status import outcomes, states, termmessage
@@ -56,6 +57,7 @@ async def start(task: ContainerTask, module: StoredModule) -> Started | Ended | 
                 task.services, task.pod.pod, task.spec, task.engine, module, task.pod.directory
             )
             artifact = await task.services.runtime.prepare(task.engine, spec)
+            listening.refuse_taken(spec.listen)
             break
         except (InvalidModule, LinkError) as error:
             return await _not_started(task, error, run_id)

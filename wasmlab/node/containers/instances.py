@@ -88,7 +88,8 @@ async def start(
         spec = await asyncio.to_thread(node.runtime.recorded_spec, run_id)
     except KeyError as error:
         raise SandboxError(str(error.args[0]), remedy="delete the pod; a new one is on record") from error
-    spec = replace(spec, argv=(*spec.argv[:1], *command), deadline_s=None)
+    # The ports are the container's own module's.
+    spec = replace(spec, argv=(*spec.argv[:1], *command), deadline_s=None, listen=())
     starting = asyncio.ensure_future(
         node.runtime.start_beside(container.engine, spec, (stdin, stdout, stderr))
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wasmlab.node.api.kubeapi import Json
 from wasmlab.node.containers.services import Services
-from wasmlab.node.inputs import volumemounts
+from wasmlab.node.inputs import listening, volumemounts
 from wasmlab.node.spec import env, podspec, resources
 from wasmlab.node.status import termmessage
 
@@ -57,6 +57,7 @@ async def run_spec(
         preopens=await _preopens(services, pod, container, variables, module, directory),
         memory_bytes=limits.guest_bytes,
         oom_score_adj=resources.oom_score_adj(pod, container, services.memory_bytes),
+        listen=listening.ports(container, str(module.path)),
     )
 
 

@@ -56,7 +56,7 @@ class Services:
     def __post_init__(self) -> None:
         config = self.config
         # No CNI: the pod's address is the node's.
-        self.side = NodeSide(config.node_name, config.address, config.address, self.allocatable)
+        self.side = NodeSide(config.node_name, config.address, config.pod_address, self.allocatable)
         self.objects = ApiObjects(self.api)
         self.volumes = VolumeManager(
             self.objects,

@@ -163,3 +163,12 @@ def default_address() -> str:
         probe.connect(("192.0.2.1", 9))  # TEST-NET-1: nothing is sent by connecting a datagram socket
         return str(ipaddress.ip_address(probe.getsockname()[0]))
     return "127.0.0.1"
+
+
+def pod_address(address: str) -> str:
+    """What the pods of a node with `address` report as theirs: the same, unless it is loopback, which is no address of
+    an endpoint (``k8s.io/kubernetes/pkg/apis/core/validation``, ``ValidateNonSpecialIP``)."""
+    with contextlib.suppress(ValueError):  # "auto", or what `NodeConfig` refuses
+        if not ipaddress.ip_address(address).is_loopback:
+            return address
+    return default_address()

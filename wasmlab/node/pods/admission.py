@@ -7,7 +7,7 @@ that the controllers know, at once and for good.
 References
 ----------
 ``k8s.io/kubernetes/pkg/kubelet/lifecycle/predicate.go``, ``pkg/kubelet/eviction/eviction_manager.go`` (``Admit``),
-``pkg/kubelet/nodeshutdown`` (``Admit``).
+``pkg/kubelet/nodeshutdown`` (``Admit``), ``pkg/scheduler/framework/plugins/nodeports``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from wasmlab.node.status.records import Verdict
 
 Json = dict[str, Any]
 
+HostPort = tuple[str, str, int]
+"""Address, protocol and number."""
+
 SYSTEM_CRITICAL = 2_000_000_000  # scheduling.SystemCriticalPriority
 SHUTDOWN_REJECTED = "Pod was rejected as the node is shutting down."
+_PORTS_TAKEN = (
+    "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+)
+_ANY = "0.0.0.0"
 _MEMORY_PRESSURE = "MemoryPressure"
 _MEMORY_TAINT = "node.kubernetes.io/memory-pressure"
 
@@ -41,6 +48,7 @@ class Account:
         self._allocatable = resources.amounts(allocatable) if allocatable else None
         self._used = Amounts()
         self._pods: dict[str, Amounts] = {}
+        self._host_ports: dict[str, frozenset[HostPort]] = {}
         self.pressure: Collection[str] = ()
         self.shutting_down = False
 
@@ -62,7 +70,14 @@ class Account:
             short = resources.shortage(asked, self._used, self._allocatable)
             if short is not None:
                 return Verdict("Failed", *short)
-        self._take(uid, asked)
+        if any(
+            _collide(one, other)
+            for one in host_ports(pod)
+            for used in self._host_ports.values()
+            for other in used
+        ):
+            return Verdict("Failed", "NodePorts", _PORTS_TAKEN)
+        self._take(pod, asked)
         return None
 
     def taken(self, pod: Json) -> None:
@@ -71,16 +86,20 @@ class Account:
         if uid in self._pods:
             return
         try:
-            self._take(uid, resources.requested(pod))
+            self._take(pod, resources.requested(pod))
         except ValueError:
-            self._take(uid, Amounts(pods=1))
+            self._take(pod, Amounts(pods=1))
 
-    def _take(self, uid: str, asked: Amounts) -> None:
+    def _take(self, pod: Json, asked: Amounts) -> None:
+        uid = pod["metadata"]["uid"]
         self._pods[uid] = asked
+        if ports := host_ports(pod):
+            self._host_ports[uid] = ports
         self._used += asked
 
     def release(self, uid: str) -> None:
         """A pod is over."""
+        self._host_ports.pop(uid, None)
         asked = self._pods.pop(uid, None)
         if asked is not None:
             self._used -= asked
@@ -89,6 +108,22 @@ class Account:
     def used(self) -> Amounts:
         """What is promised now."""
         return self._used
+
+
+def host_ports(pod: Json) -> frozenset[HostPort]:
+    """The ports of the node that a pod claims: those the scheduler counts, too (``NodePorts``)."""
+    spec = pod["spec"]
+    sidecars = (one for one in spec.get("initContainers") or () if one.get("restartPolicy") == "Always")
+    return frozenset(
+        (one.get("hostIP") or _ANY, one.get("protocol") or "TCP", one["hostPort"])
+        for container in (*spec.get("containers", ()), *sidecars)
+        for one in container.get("ports") or ()
+        if one.get("hostPort")
+    )
+
+
+def _collide(one: HostPort, other: HostPort) -> bool:
+    return one[1:] == other[1:] and (one[0] == other[0] or _ANY in (one[0], other[0]))
 
 
 def critical(pod: Json) -> bool:

@@ -239,6 +239,7 @@ class PodWorker:
     def _status(self) -> Json:
         facts = PodFacts(
             host_ip=self._services.config.address,
+            pod_ip=self._services.config.pod_address,
             start_time=self.start_time,
             now=time.time(),
             krustlet=self._krustlet,

@@ -8,7 +8,7 @@ exceptions, left out knowingly:
   a file (it imports no ``path_open``): nobody could read it, and it would cost a TokenRequest per start;
 * ``securityContext``: the sandbox gives a module no user, no capabilities and no devices, which is less than any
   setting asks for;
-* ``ports``: informational in Kubernetes too.
+* ``ports`` of a module that has no sockets: informational in Kubernetes too (`inputs.listening`).
 """
 
 from __future__ import annotations

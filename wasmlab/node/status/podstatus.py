@@ -246,8 +246,8 @@ def build(records: Sequence[ContainerRecord], restart_policy: str | None, facts:
         "hostIP": facts.host_ip,
         "hostIPs": [{"ip": facts.host_ip}],
         # No CNI: a module uses the host's network or none, so the pod's address is the node's, as under hostNetwork.
-        "podIP": facts.host_ip,
-        "podIPs": [{"ip": facts.host_ip}],
+        "podIP": facts.pod_ip or facts.host_ip,
+        "podIPs": [{"ip": facts.pod_ip or facts.host_ip}],
         "startTime": rfc3339(facts.start_time),
         "conditions": _conditions(records, pod_phase, facts),
     }

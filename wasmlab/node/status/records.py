@@ -188,6 +188,7 @@ class PodFacts:
     host_ip: str
     start_time: float
     now: float
+    pod_ip: str = ""  # the node's if not given
     krustlet: bool = False
     terminal: bool = False  # nothing of this pod will ever start again (deleted, or failed for good)
     verdict: Verdict | None = None

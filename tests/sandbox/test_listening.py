@@ -1,0 +1,128 @@
+"""Modules that listen: what each adapter lets a guest do, and why wasmtime does not let components."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.ports import free_port
+from wasmlab import engines
+from wasmlab.engines import table
+from wasmlab.errors import Unsupported
+
+# Asks wasi:sockets for a TCP socket and returns the result: 0 if it got one, else 1 + the error code.
+TCP_COMPONENT = """
+(component
+  (import "wasi:sockets/network@0.2.0" (instance $network
+    (type $code (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory" "timeout"
+      "concurrency-conflict" "not-in-progress" "would-block" "invalid-state" "new-socket-limit" "address-not-bindable"
+      "address-in-use" "remote-unreachable" "connection-refused" "connection-reset" "connection-aborted"
+      "datagram-too-large" "name-unresolvable" "temporary-resolver-failure" "permanent-resolver-failure"))
+    (export "error-code" (type (eq $code)))
+    (type $family (enum "ipv4" "ipv6"))
+    (export "ip-address-family" (type (eq $family)))))
+  (alias export $network "error-code" (type $code))
+  (alias export $network "ip-address-family" (type $family))
+  (import "wasi:sockets/tcp@0.2.0" (instance $tcp (export "tcp-socket" (type (sub resource)))))
+  (alias export $tcp "tcp-socket" (type $socket))
+  (import "wasi:sockets/tcp-create-socket@0.2.0" (instance $create
+    (alias outer 1 $family (type $f)) (alias outer 1 $code (type $c)) (alias outer 1 $socket (type $s))
+    (export "create-tcp-socket" (func (param "address-family" $f) (result (result (own $s) (error $c)))))))
+  (core module $memory (memory (export "memory") 1))
+  (core instance $memory (instantiate $memory))
+  (core func $create (canon lower (func $create "create-tcp-socket") (memory (core memory $memory "memory"))))
+  (core module $main
+    (import "" "memory" (memory 1))
+    (import "" "create" (func $create (param i32 i32)))
+    (func (export "run") (result i32)
+      (call $create (i32.const 0) (i32.const 8))
+      (if (result i32) (i32.load8_u (i32.const 8))
+        (then (i32.add (i32.const 1) (i32.load8_u (i32.const 12)))) (else (i32.const 0)))))
+  (core instance $main (instantiate $main (with "" (instance
+    (export "memory" (memory $memory "memory")) (export "create" (func $create))))))
+  (func (export "run") (result u32) (canon lift (core func $main "run"))))
+"""
+ACCESS_DENIED = 1 + 1
+# What the C API gives: all of the network, in a process of its own (no test process should hold an engine's threads).
+PROBE = """
+import json, sys, wasmtime
+from wasmtime import _bindings, component
+engine = wasmtime.Engine()
+linker = component.Linker(engine)
+linker.add_wasip2()
+store = wasmtime.Store(engine)
+wasi = wasmtime.WasiConfig()
+_bindings.wasi_config_inherit_network(wasi.ptr())
+store.set_wasi(wasi)
+instance = linker.instantiate(store, component.Component(engine, wasmtime.wat2wasm(sys.stdin.read())))
+names = [name for name in dir(_bindings) if not name.startswith("_")]
+print(json.dumps({
+    "socket": instance.get_func(store, "run")(store),
+    "switches": [name for name in names if "allow_tcp" in name or "preopen_socket" in name],
+    "serving": [name for name in names if "incoming" in name or "proxy" in name],
+}))
+"""
+
+
+def test_why_components_do_not_serve_on_wasmtime_is_still_true():
+    """If this fails, wasmtime has learnt something: then components can be given ports."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], input=TCP_COMPONENT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    # The whole network is inherited, and yet no socket can be made: nothing sets the switch for TCP.
+    assert json.loads(done.stdout) == {"socket": ACCESS_DENIED, "switches": [], "serving": []}
+
+
+@pytest.fixture
+def serve(sandbox, spec, helpers):
+    """Run the server with some ports; return what it said and its exit code."""
+    path = helpers.root / "data/wasm/serve.wasm"
+
+    def run(port: int, *allowed: int):
+        if allowed and not sandbox.engine.capabilities.listens:
+            with pytest.raises(Unsupported) as refused:
+                sandbox.run(spec(path, str(port), listen=allowed))
+            assert refused.value.capability == "listens"
+            pytest.skip("it says that it cannot")
+        outcome = sandbox.run(spec(path, str(port), listen=allowed))
+        return outcome.exit_code, outcome.stderr.decode()
+
+    return run
+
+
+def test_a_guest_without_ports_has_no_network(serve):
+    code, said = serve(8080)
+    if code is not None:  # else it knows no sockets at all, and did not link
+        assert code == 1
+        assert said == "cannot listen on port 8080: this program was given no network (not supported)\n"
+
+
+def test_a_guest_listens_on_no_port_but_its_own(serve):
+    port = free_port()
+    code, said = serve(port, port + 1)
+    assert code == 1 and "permission denied" in said
+
+
+def test_a_port_that_is_taken_is_said_to_be(serve):
+    port = free_port()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        code, said = serve(port, port)
+    assert code == 1 and "address in use" in said
+
+
+def test_a_component_is_refused_in_the_run(sandbox, spec, helpers):
+    if not sandbox.engine.capabilities.components:
+        pytest.skip("it runs no components at all")
+    outcome = sandbox.run(spec(helpers.root / "data/wasm/components/hello.wasm", listen=(8080,)))
+    assert outcome.trap == "unsupported" and "wasi:sockets" in outcome.message
+
+
+def test_every_adapter_has_its_say():
+    assert all("listens" in table.capabilities(name).notes for name in engines.variants())
