@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.ui.conftest import CHROMIUM, ROOT
+from tests.ui.conftest import CHROMIUM, ROOT, SHOTS
 
 pytestmark = [
     pytest.mark.browser,
@@ -37,15 +38,20 @@ def wait_for_tabs(page: Any) -> list[str]:
 
 def test_the_tabs_of_the_lab_are_open_and_all_ends_with_ctrl_c(page: Any, tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    # A copy: JupyterLab saves what is open, and it opens notebooks by adding to them.
+    work = tmp_path / "work"
+    shutil.copytree(ROOT / "notebooks", work / "notebooks")
+    shutil.copy(ROOT / "README.md", work)
     with open(tmp_path / "said", "w") as said:
         command = subprocess.Popen(
             [sys.executable, "-m", "wasmlab", "jupyter", "--no-browser"],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=said, text=True,
+            cwd=work, env=environment, stdout=subprocess.PIPE, stderr=said, text=True,
         )  # fmt: skip
     try:
         assert command.stdout is not None
         address = command.stdout.readline().strip()
         assert address.startswith("http://127.0.0.1:"), (tmp_path / "said").read_text()
+        SHOTS.mkdir(parents=True, exist_ok=True)
         page.goto(address)
         page.wait_for_selector("#jp-main-dock-panel .lm-TabBar-tabLabel", timeout=60_000)
         assert wait_for_tabs(page) == TABS
@@ -53,6 +59,7 @@ def test_the_tabs_of_the_lab_are_open_and_all_ends_with_ctrl_c(page: Any, tmp_pa
         page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell", timeout=60_000)
         current = page.locator("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current .lm-TabBar-tabLabel")
         assert current.first.inner_text() == TABS[0]
+        page.screenshot(path=SHOTS / "workspace.png")
         page.locator("#jp-main-dock-panel .lm-TabBar-tab", has_text="Terminal").click()
         page.wait_for_selector(".jp-Terminal .xterm-screen", timeout=30_000)
         assert page.get_by_text("Jupyter news").count() == 0, (
