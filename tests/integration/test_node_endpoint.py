@@ -124,7 +124,7 @@ def test_the_api_server_comes_in(endpoint: Endpoint) -> None:
     )
     assert endpoint.ask("/exec/default/none/c?output=1", certificate=mine) == (404, "pod does not exist\n")
     assert endpoint.ask("/logs/", certificate=mine)[0] == 405
-    assert endpoint.ask("/portForward/default/none", certificate=mine, method="POST")[0] == 501
+    assert endpoint.ask("/portForward/default/none", certificate=mine, method="POST")[0] == 404
 
 
 # ---- authorization ----

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures as pool
 from typing import Any
@@ -400,3 +402,46 @@ def test_without_stdin_true_it_says_so(endpoint: Endpoint, lab: NodeLab, console
             assert line, f"it ended after {text!r}"
             text += line
     lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+
+
+# ---- port-forward ----
+
+
+@contextlib.contextmanager
+def forwarded(lab: NodeLab, pod: str, port: int) -> Iterator[tuple[int, list[str]]]:
+    """Run kubectl port-forward; yields the local port, and the lines that it prints, as they come."""
+    argv = lab.cluster.kubectl_argv("port-forward", "--address=127.0.0.1", f"pod/{pod}", f":{port}")
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
+    reader.start()
+    try:
+        ready = f" -> {port}"
+        until(
+            "kubectl forwards", lambda: [one for one in lines if ready in one] or process.poll() is not None
+        )
+        assert process.poll() is None, lines
+        yield int(lines[0].split(ready)[0].rsplit(":", 1)[1]), lines
+    finally:
+        process.terminate()
+        process.wait(20)
+        reader.join(20)
+
+
+def test_a_port_on_which_no_module_listens_is_not_forwarded(lab: NodeLab, pod: str) -> None:
+    agent_port = lab.cluster.node(lab.node.name)["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    # The node itself listens there; a pod is no way to it.
+    with forwarded(lab, pod, agent_port) as (port, lines):
+        with socket.create_connection(("127.0.0.1", port), 20) as connection:
+            connection.settimeout(60)
+            assert connection.recv(1) == b""
+        wanted = f"no module of this pod listens on port {agent_port}, or on any other"
+        until("kubectl says why", lambda: any(wanted in line for line in lines))
+
+
+def test_ports_are_forwarded_to_websocket_clients_only(lab: NodeLab, endpoint: Endpoint, pod: str) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+    path = f"/portForward/default/{pod}"
+    status, text = endpoint.ask(path, certificate=endpoint.api_server, method="POST", headers=upgrade)
+    assert status == 501
+    assert "use kubectl 1.31 or newer and an API server of Kubernetes 1.37 or newer" in text

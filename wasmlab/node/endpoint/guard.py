@@ -32,6 +32,13 @@ _CACHED = 4096
 _RETRIES_S = (0.1, 0.5)
 USER = "wasmlab.user"
 
+
+def user_name(request: web.Request) -> str:
+    """Who has been let in; nobody where there is no guard."""
+    user = request.get(USER)
+    return user.name if user is not None else ""
+
+
 K = TypeVar("K")
 V = TypeVar("V")
 

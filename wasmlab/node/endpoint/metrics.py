@@ -18,7 +18,7 @@ from wasmlab.node.pods.manager import PodManager
 from wasmlab.node.promtext import Family, Histogram, Sample
 
 _BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0)
-_LONG = ("exec", "attach", "containerLogs")
+_LONG = ("exec", "attach", "portForward", "containerLogs")
 # Anything else counts as one: a label must not grow with what strangers ask for.
 _PATHS = frozenset(
     (

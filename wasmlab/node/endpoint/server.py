@@ -21,13 +21,14 @@ from wasmlab.node.api.kubeapi import Json
 from wasmlab.node.config import NodeConfig
 from wasmlab.node.containers.services import Services
 from wasmlab.node.endpoint import configz
-from wasmlab.node.endpoint.guard import Guard
+from wasmlab.node.endpoint.guard import Guard, user_name
 from wasmlab.node.endpoint.logserver import LogServer
 from wasmlab.node.endpoint.metrics import Requests
 from wasmlab.node.endpoint.statserver import StatServer
 from wasmlab.node.endpoint.streaming import StreamServer
 from wasmlab.node.membership.certificates import Certificates
 from wasmlab.node.pods.manager import PodManager
+from wasmlab.node.portforward.server import PortForwardServer
 from wasmlab.node.promtext import Family
 from wasmlab.node.runtime.runs import RunId
 from wasmlab.node.spec import podspec
@@ -37,7 +38,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _DISABLED = "logs endpoint is disabled.\n"
 _NOT_HERE = {
     "run": "use exec: `/run` has no client any more",
-    "portForward": "a module's sockets, if it has any, are the node's own: connect to them directly",
     "checkpoint": "no engine here can write down a running module",
 }
 
@@ -57,6 +57,8 @@ class Endpoint:
         Metrics and figures.
     streams : StreamServer
         exec and attach.
+    forwarding : PortForwardServer
+        portForward.
     requests : Requests
         Counts what is asked.
     checks : mapping
@@ -70,6 +72,7 @@ class Endpoint:
         guard: Guard,
         stats: StatServer,
         streams: StreamServer,
+        forwarding: PortForwardServer,
         requests: Requests,
         checks: Mapping[str, Callable[[], str | None]],
     ) -> None:
@@ -78,6 +81,7 @@ class Endpoint:
         self._guard = guard
         self._stats = stats
         self._streams = streams
+        self._forwarding = forwarding
         self._requests = requests
         self._checks = checks
         self._runner: web.AppRunner | None = None
@@ -115,7 +119,9 @@ class Endpoint:
             "sandbox": lambda: None if runtime.zygotes else "no engine's zygote is there",
         }
         guard = Guard(services.api, config.node_name)
-        return cls(config, manager, guard, stats, StreamServer(services, manager), requests, checks)
+        streams = StreamServer(services, manager)
+        forwarding = PortForwardServer(manager, user_name)
+        return cls(config, manager, guard, stats, streams, forwarding, requests, checks)
 
     async def start(self, listener: socket.socket, context: ssl.SSLContext) -> None:
         """Serve on a listening socket."""
@@ -135,6 +141,9 @@ class Endpoint:
                 # POST is how SPDY clients come: the handler tells them.
                 for method in ("GET", "POST"):
                     app.router.add_route(method, f"/{action}/{path}", handler)
+        for path in ("{namespace}/{pod}", "{namespace}/{pod}/{uid}"):
+            for method in ("GET", "POST"):
+                app.router.add_route(method, f"/portForward/{path}", self._forwarding.handle)
         for action, why in _NOT_HERE.items():
             app.router.add_route("*", f"/{action}/{{rest:.*}}", _refuse(action, why))
         app.router.add_route("*", "/logs{rest:.*}", _logs)
@@ -146,6 +155,7 @@ class Endpoint:
         """Stop serving; followers are let go, and what was started for somebody is ended."""
         self._closing.set()
         await self._streams.aclose()
+        await self._forwarding.aclose()
         if self._runner is not None:
             await self._runner.cleanup()
 

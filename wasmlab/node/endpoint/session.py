@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import WSMsgType, web
 
 from wasmlab.node.endpoint import streams
 from wasmlab.node.endpoint.streams import Frame, Streams
+from wasmlab.node.keepalive import keep_alive
 
 _CLOSE_S = 2.0
 _ESTABLISHED = 1  # TCP_ESTABLISHED of linux/tcp_states.h
-_IDLE_S, _EVERY_S, _PROBES = 30, 10, 3
 
 
 class Session:
@@ -38,7 +37,7 @@ class Session:
         # No pings: clients and the API server send their own. The kernel's keep-alive notices a machine that died.
         answer = web.WebSocketResponse(protocols=streams.PROTOCOLS, compress=False, timeout=_CLOSE_S)
         await answer.prepare(request)
-        _keep_alive(request)
+        keep_alive(request)
         session = cls(request, answer, wanted)
         first = streams.STDOUT if wanted.stdout else streams.STDERR if wanted.stderr else streams.ERROR
         await session.send(first, b"")
@@ -98,12 +97,3 @@ class Session:
         with contextlib.suppress(ConnectionError):
             await self.send(streams.ERROR, status)
             await self._socket.close()
-
-
-def _keep_alive(request: web.Request) -> None:
-    connection: Any = request.transport.get_extra_info("socket") if request.transport is not None else None
-    with contextlib.suppress(OSError, AttributeError):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _EVERY_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)

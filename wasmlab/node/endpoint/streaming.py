@@ -35,7 +35,7 @@ from wasmlab.node.containers.container import ContainerTask
 from wasmlab.node.containers.services import Services
 from wasmlab.node.containers.stdin import Stdin
 from wasmlab.node.endpoint import streams
-from wasmlab.node.endpoint.guard import USER
+from wasmlab.node.endpoint.guard import user_name
 from wasmlab.node.endpoint.logserver import FOLLOW_POLL_S
 from wasmlab.node.endpoint.logview import Tail, has_ended
 from wasmlab.node.endpoint.session import Session
@@ -102,12 +102,11 @@ class StreamServer:
         if not set(offered) & set(streams.PROTOCOLS):
             return web.Response(status=403, text=f"requested protocols are not supported: {offered}\n")
         command = request.query.getall("command", [])
-        user = request.get(USER)
         log.info(
             action,
             pod=podspec.key(worker.pod),
             container=container.record.name,
-            user=user.name if user else "",
+            user=user_name(request),
             arguments=len(command),
         )
         session = await Session.open(request, wanted)
