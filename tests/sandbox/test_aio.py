@@ -155,7 +155,7 @@ async def test_much_output_is_logged_whole(connect, spec, tmp_path):
 
 async def test_client_that_goes_away_finds_its_runs_again(connect, spec, tmp_path, helpers):
     first = await connect()
-    running = await first.start("running", spec("sleep", "2"), log_path=tmp_path / "a")
+    running = await first.start("running", spec("sleep", "60"), log_path=tmp_path / "a")
     quick = await first.start("ended", spec("exit", "7"), log_path=tmp_path / "b")
     await quick.wait()
     pid = running.pid
@@ -169,7 +169,8 @@ async def test_client_that_goes_away_finds_its_runs_again(connect, spec, tmp_pat
     again = await second.attach("running")
     assert again.pid == pid
     assert not again.done
-    assert (await again.wait()).exit_code == 0
+    await again.kill(signal.SIGTERM)
+    assert (await again.wait()).exit_code == 143
     with pytest.raises(KeyError):
         await second.attach("unknown")
     await second.forget("ended")
@@ -272,10 +273,11 @@ async def test_zygote_ends_by_itself_when_nobody_needs_it(connect, spec, tmp_pat
     zygote = sandbox.pid
     await asyncio.sleep(1.0)
     assert helpers.alive(zygote)  # a client is there
-    await sandbox.start("short", spec("sleep", "4"), log_path=tmp_path / "a")
+    run = await sandbox.start("only", spec("sleep", "60"), log_path=tmp_path / "a")
     await sandbox.aclose()
     await asyncio.sleep(0.6)
     assert helpers.alive(zygote)  # a run is there
+    os.kill(run.pid, signal.SIGKILL)
     await until(lambda: not helpers.alive(zygote))
     assert not (tmp_path / "z").joinpath(f"{sandbox.engine.name}.sock").exists()
 

@@ -124,9 +124,8 @@ def test_what_cannot_be_started_is_1_with_a_message(wasmlab, tmp_path):
 
 def test_ctrl_c_ends_the_guest(wasmlab, helpers):
     child = wasmlab("loop", start=True, stderr=subprocess.PIPE)
-    helpers.until(lambda: helpers.children(child.pid), what="the worker")
-    time.sleep(0.3)
-    (worker,) = helpers.children(child.pid)
+    helpers.until(lambda: helpers.guests(child.pid), 60, what="the worker")
+    (worker,) = helpers.guests(child.pid)
     child.send_signal(signal.SIGINT)
     _, stderr = child.communicate(timeout=20)
     assert child.returncode == 130
@@ -136,9 +135,8 @@ def test_ctrl_c_ends_the_guest(wasmlab, helpers):
 
 def test_killed_command_takes_the_guest_with_it(wasmlab, helpers):
     child = wasmlab("loop", start=True)
-    helpers.until(lambda: helpers.children(child.pid), what="the worker")
-    time.sleep(0.3)
-    (worker,) = helpers.children(child.pid)
+    helpers.until(lambda: helpers.guests(child.pid), 60, what="the worker")
+    (worker,) = helpers.guests(child.pid)
     child.kill()
     child.wait(20)
     helpers.until(lambda: not helpers.alive(worker))
