@@ -1,6 +1,6 @@
 """How much memory a group of processes takes, sampled, with its peaks.
 
-Two figures, because a cgroup's own ``max_usage_in_bytes`` counts every page of every file that was read and therefore
+Two figures, because the kernel's own peak of a cgroup counts every page of every file that was read and therefore
 always ends at the limit:
 
 - `unreclaimable_bytes`: anonymous memory and tmpfs: what the kernel cannot take back without swap, so that it kills.
@@ -8,7 +8,7 @@ always ends at the limit:
 
 References
 ----------
-Kernel ``Documentation/admin-guide/cgroup-v1/memory.rst``; Kubernetes, "Node-pressure eviction".
+Kernel ``Documentation/admin-guide/cgroup-v1/memory.rst`` and ``cgroup-v2.rst``; Kubernetes, "Node-pressure eviction".
 """
 
 from __future__ import annotations
@@ -29,8 +29,23 @@ class Peak:
     working_set_bytes: int = 0
 
 
+def now(directory: str) -> Peak:
+    """Return what a memory group, of version 1 or 2, takes at this moment."""
+    stat = cgroups.pairs(f"{directory}/memory.stat")
+    if not stat:
+        return Peak()
+    if "anon" in stat:  # version 2
+        usage, held = cgroups.number(f"{directory}/memory.current"), stat["anon"] + stat.get("shmem", 0)
+        return Peak(held, usage - stat["inactive_file"])
+    usage, held = (
+        cgroups.number(f"{directory}/memory.usage_in_bytes"),
+        stat["total_rss"] + stat["total_shmem"],
+    )
+    return Peak(held, usage - stat["total_inactive_file"])
+
+
 class Meter:
-    """Samples a version 1 memory group in a thread of its own until `stop`."""
+    """Samples a memory group in a thread of its own until `stop`."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -41,23 +56,15 @@ class Meter:
 
     def _sample(self) -> None:
         while not self._ended.wait(_EVERY_S):
-            stat = cgroups.pairs(f"{self._directory}/memory.stat")
-            if not stat:
-                continue
-            usage = cgroups.number(f"{self._directory}/memory.usage_in_bytes")
-            held = stat["total_rss"] + stat.get("total_shmem", 0)
-            self._peak.unreclaimable_bytes = max(self._peak.unreclaimable_bytes, held)
-            working = usage - stat["total_inactive_file"]
-            self._peak.working_set_bytes = max(self._peak.working_set_bytes, working)
+            seen = now(self._directory)
+            peak = self._peak
+            peak.unreclaimable_bytes = max(peak.unreclaimable_bytes, seen.unreclaimable_bytes)
+            peak.working_set_bytes = max(peak.working_set_bytes, seen.working_set_bytes)
 
     def take(self) -> Peak:
         """Return the peak since the last call."""
         taken, self._peak = self._peak, Peak()
         return taken
-
-    def kills(self) -> int:
-        """How many processes the kernel has ended for want of memory."""
-        return cgroups.pairs(f"{self._directory}/memory.oom_control").get("oom_kill", 0)
 
     def stop(self) -> None:
         """End the sampling."""

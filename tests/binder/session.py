@@ -156,7 +156,7 @@ def main() -> None:
             box.limit(options.memory_mib * _MIB)
             session(box, log, steps)
             verify(box)
-        remaining, kills = left(box), meter.kills()
+        remaining, kills = left(box), box.kills()
     finally:
         meter.stop()
         box.close()

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.binder import meter
+
 ROOT = Path(__file__).resolve().parents[2]
 BINDER = ROOT / "binder"
 # What needs root, or writes where an ordinary user may not.
@@ -111,3 +113,17 @@ def test_start_hands_over_to_the_command_of_the_session(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()) == (0, words), done.stderr
     failing = subprocess.run([BINDER / "start", "sh", "-c", "exit 7"], cwd=ROOT, env=env, timeout=60)
     assert failing.returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("usage", "stat"),
+    [
+        ("memory.usage_in_bytes", "cache 9\ntotal_rss 100\ntotal_shmem 20\ntotal_inactive_file 300\n"),
+        ("memory.current", "anon 100\nfile 380\nshmem 20\ninactive_file 300\n"),
+    ],
+)
+def test_memory_is_read_from_either_version_of_cgroups(tmp_path: Path, usage: str, stat: str) -> None:
+    assert meter.now(str(tmp_path)) == meter.Peak(0, 0)
+    (tmp_path / "memory.stat").write_text(stat)
+    (tmp_path / usage).write_text("500\n")
+    assert meter.now(str(tmp_path)) == meter.Peak(unreclaimable_bytes=120, working_set_bytes=200)

@@ -2,8 +2,8 @@
 
 ``make trywheels`` (after ``make wheels``; about three minutes, most of it pip's) makes a virtual environment, installs
 ``wasmlab[all]`` from the directory of the wheels, and then, with a PATH on which there is neither go nor cargo, runs a
-module on both engines, starts a lab with its node, runs a Pod, and ends it. The cache must then hold no program that
-was built.
+module on both engines, executes a notebook, starts a lab with its node, runs a Pod, and ends it. The cache must then
+hold no program that was built.
 
     python -m tests.release.installed [DIST]
 """
@@ -104,6 +104,9 @@ def _use(lab: Installed) -> None:
     for engine in ("wasmtime", "wasmer", "wasmer-native"):
         assert "hello from stdout!" in lab.run("wasmlab", "run", "--engine", engine, hello)
         print(f"{engine} runs", flush=True)
+    lab.run("wasmlab", "lab", "--only", "00", timeout_s=180)
+    assert (lab.scratch / "reports" / "00_start_here.html").is_file()
+    print("a notebook runs", flush=True)
     state = str(lab.scratch / "lab")
     registry = json.loads(lab.run("wasmlab", "up", "--dir", state, "--json", timeout_s=180))["registry"]
     try:
