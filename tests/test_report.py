@@ -140,5 +140,5 @@ def test_headline_table_for_people(directory: Path) -> None:
     by_name = {row[0]: row for row in rows}
     pods = by_name["pod written to Succeeded seen, wasmtime"]
     assert pods[1].endswith(" ms") and pods[-1] == "≤ 25, p95 ≤ 60 ✓"
-    burst = by_name["burst of 200 pods, 200 Succeeded"]
+    burst = by_name["burst of 200 pods, 200 Succeeded, wasmtime"]
     assert burst[2] == "" and "≥ 100" in burst[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wasmlab import engines
-from wasmlab.bench import figures, planned
+from wasmlab.bench import figures, live, planned
 from wasmlab.bench.control import ControlExecutor
 from wasmlab.bench.environment import fingerprint
 from wasmlab.bench.phases import ENGINE_PHASES, declared, waterfall
@@ -139,7 +139,7 @@ def test_idle_memory_is_that_of_the_workers(lab) -> None:
     cluster, pods = lab
     samples: dict[str, list[float]] = {}
     node = cluster.nodes["wasm-node"]
-    figures.idle_memory(pods, node.dir, 3, samples, agent=node.child.pid)
+    live.idle_memory(pods, node.dir, 3, samples, agent=node.child.pid)
     assert len(samples["pod Running"]) == 3
     assert len(samples["idle pod private"]) == 4
     assert all(0.5 < value < 30 for value in samples["idle pod private"])
@@ -151,17 +151,18 @@ def test_the_headline_figures_from_start_to_table(tmp_path) -> None:
     from wasmlab import report
     from wasmlab.bench.store import Results
 
-    sizes = figures.Sizes(starts=1, pods=2, burst=10, idle_pods=2, settle_s=0.5)
+    sizes = figures.Sizes(starts=1, pods=2, burst=10, idle_pods=2, live_pods=4, settle_s=0.5)
     results = figures.measure(tmp_path, sizes, quiet=True)
     assert results.failures == []
     names = [one["name"] for one in results.extra["headlines"]]
     for part in (
         "control plane ready", "first pod bound", "node joined", "Succeeded seen, wasmtime", "Succeeded seen, wasmer",
         "first byte in a warm worker, wasmtime", "control: native /bin/true", "Running seen", "burst of 10 pods, 10",
-        "idle pod (USS)", "control plane at idle",
+        "idle pod (USS)", "control plane at idle", "Succeeded seen, wasmtime-runner", "10 Succeeded, wasmtime-runner",
+        "beside 4 live idle pods", "with 4 live idle pods (PSS)", "agent at idle (RSS)", "share of a core",
     ):  # fmt: skip
         assert any(part in name for name in names), part
     again = Results.load(tmp_path / "figures.parquet")
     assert again.extra["headlines"] == results.extra["headlines"]
-    assert len(again.rows) == 2 * 6
+    assert len(again.rows) == 2 * 8
     assert {path.name for path in report.write(tmp_path)} >= {"burst.png", "pod_waterfall.png", "report.md"}
