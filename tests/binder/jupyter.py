@@ -66,15 +66,20 @@ async def _execute(socket: aiohttp.ClientWebSocketResponse, code: str) -> str:
     return "the kernel's connection ended (did the kernel?)"
 
 
-async def run_notebook(address: str, token: str, notebook: Path, timeout_s: float) -> None:
-    """Run every cell of a notebook in a kernel of the server, then shut the kernel down.
+async def run_notebook(
+    address: str, token: str, notebook: Path, timeout_s: float, *, before: str = ""
+) -> None:
+    """Run the cells of a notebook in a kernel of the server.
 
     Parameters
     ----------
     address, token : str
         Of the server, which may still be starting.
     notebook : Path
-        Its path below the server's root, and here.
+        Its file here; below the server's root it is in ``notebooks``.
+    before : str
+        Run only the cells before the first that has this text, and let the kernel stay, as in a tab that nobody closed.
+        Else the kernel is shut down at the end.
 
     Raises
     ------
@@ -95,8 +100,11 @@ async def run_notebook(address: str, token: str, notebook: Path, timeout_s: floa
         try:
             async with asyncio.timeout(timeout_s), server.ws_connect(channels, max_msg_size=0) as socket:
                 for code in cells:
+                    if before and before in code:
+                        break
                     if failed := await _execute(socket, code):
                         raise SystemExit(f"{path} in JupyterLab: {failed}, in the cell\n{code}")
         finally:
-            async with server.delete(f"api/sessions/{session['id']}") as answer:
-                answer.raise_for_status()
+            if not before:
+                async with server.delete(f"api/sessions/{session['id']}") as answer:
+                    answer.raise_for_status()

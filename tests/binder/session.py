@@ -2,8 +2,9 @@
 
 ``make binder`` (as root; about 15 minutes the first time, because the control plane is built in the clean home) does
 what Binder does, in a `Box`: the environment from the lock that ``environment.yml`` names, ``binder/postBuild``, then
-``binder/start`` with JupyterLab under the limit, in which a person runs notebooks by hand and, in a terminal, the whole
-lab. It fails if anything fails, if the kernel had to end a process for want of memory, or if anything is left running.
+``binder/start`` with JupyterLab under the limit. In it a person runs notebooks by hand and, with the live board and its
+cluster still open, the whole lab in a terminal. It fails if anything fails, if the kernel had to end a process for want
+of memory, or if anything is left running.
 
     python -m tests.binder.session [--dir DIR] [--memory-mib 2048] [--fresh]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import re
 import secrets
@@ -28,7 +30,9 @@ from tests.binder.meter import Meter, Peak
 from wasmlab.process import free_ports
 
 _MIB = 1024**2
-_BY_HAND = ("00_start_here", "05_the_node", "live")
+# Before which cell a person stops. The one that ends the cluster of the live notebook is not run: the board stays open
+# while the whole lab runs, and ending JupyterLab has to end the cluster.
+_BY_HAND = {"00_start_here": "", "05_the_node": "", "live": "cluster.stop()"}
 _LEFT_TIMEOUT_S = 30.0
 
 
@@ -91,13 +95,13 @@ def session(box: Box, log: Path, steps: Steps) -> None:
         log,
     )  # fmt: skip
     try:
-        for name in _BY_HAND:
-            notebook = ROOT / "notebooks" / f"{name}.ipynb"
-            asyncio.run(run_notebook(f"http://127.0.0.1:{port}", token, notebook, 300))
+        for name, before in _BY_HAND.items():
+            notebook = box.root / "home" / "notebooks" / f"{name}.ipynb"
+            asyncio.run(run_notebook(f"http://127.0.0.1:{port}", token, notebook, 300, before=before))
             steps.end(f"JupyterLab, {name} by hand")
             steps.begin("the next")
         box.run(["binder/start", "wasmlab", "lab", "--out", "reports"], log, 1800)
-        steps.end("JupyterLab, the whole lab in a terminal")
+        steps.end("JupyterLab, the open board, the whole lab in a terminal")
     finally:
         lab.terminate()
         try:
@@ -111,7 +115,11 @@ def left(box: Box) -> list[str]:
     deadline = time.monotonic() + _LEFT_TIMEOUT_S
     while (pids := box.running()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:200] for pid in pids]
+    lines = []
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended just now
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:200])
+    return lines
 
 
 def verify(box: Box) -> None:
@@ -162,7 +170,7 @@ def main() -> None:
         box.close()
     for name, took_s, peak in steps.rows:
         held, working = peak.unreclaimable_bytes / _MIB, peak.working_set_bytes / _MIB
-        print(f"{name:45} {took_s:6.0f} s {held:7.0f} MiB unreclaimable {working:7.0f} MiB working set")
+        print(f"{name:55} {took_s:6.0f} s {held:7.0f} MiB unreclaimable {working:7.0f} MiB working set")
     print(f"limit of the session {options.memory_mib} MiB; {kills} processes ended for want of memory; "
           f"{len(remaining)} left running in {CONDA}'s user")  # fmt: skip
     if remaining or kills:
