@@ -69,6 +69,16 @@ def run(
             "--fuel", metavar="N", min=0, help="Stop it after N WASM operators: the same everywhere."
         ),
     ] = None,
+    listen: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--listen",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="A TCP port that the guest may listen on; else it has no network.",
+        ),
+    ] = None,
     use_http: Annotated[bool, typer.Option("--use-http", help="Pull REF over plain http.")] = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Do not check the registry's certificate.")
@@ -92,6 +102,7 @@ def run(
       wasmlab run data/wasm/hello.wasm -- one two
       wasmlab run --engine wasmer --memory 16Mi --timeout 5s data/wasm/hello.wasm
       wasmlab run --dir .::/work:ro --env LANG=C cat.wasm -- /work/README.md
+      wasmlab run --listen 8080 data/wasm/serve.wasm -- 8080
       wasmlab run --outcome how.json 127.0.0.1:5000/hello:v1
 
     Changes: the compiled module stays in the cache (~/.cache/wasmlab), and so does one that was pulled.
@@ -112,6 +123,7 @@ def run(
         "memory_bytes": None if memory is None else _size(memory),
         "deadline_s": None if timeout is None else _time(timeout),
         "fuel": fuel,
+        "listen": tuple(listen or ()),
     }
     path = Path(target)
     if not _is_file(target):
