@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from tests.node.endpointkit import Endpoint
-from tests.node.lab import NodeLab, push, retire, terminated, until
+from tests.node.lab import ROOT, NodeLab, push, retire, terminated, until
+from tests.ports import ask, free_port
 from wasmlab.node.endpoint import streams
+from wasmlab.oci import Client
 
 pytestmark = pytest.mark.integration
 
@@ -45,6 +47,7 @@ def sleeping(lab: NodeLab, image: str, name: str, **options: Any) -> str:
     container = {"args": ["out:up", "sleep:600"], **options.pop("container", {})}
     lab.apply(name, image, container=container, **options)
     lab.running(name)
+    until(f"{name} has said so", lambda: lab.cluster.logs(name))
     return name
 
 
@@ -426,6 +429,27 @@ def forwarded(lab: NodeLab, pod: str, port: int) -> Iterator[tuple[int, list[str
         process.terminate()
         process.wait(20)
         reader.join(20)
+
+
+def test_a_module_that_serves_is_reached_through_the_api_server(lab: NodeLab, unique: Name) -> None:
+    name, served = unique("serving"), free_port()
+    image = f"{lab.cluster.registry}/serve:v1"
+    Client().push(ROOT / "data/wasm/serve.wasm", image)
+    lab.apply(name, image, args=(str(served), "first"), container={"ports": [{"containerPort": served}]})
+    lab.running(name)
+    address = lab.get(name)["status"]["podIP"]
+    assert until("the module answers", lambda: ask(address, served)).startswith("first says hello, request ")
+    with forwarded(lab, name, served) as (port, lines):
+        with pool.ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(lambda _: ask("127.0.0.1", port), range(40)))
+        # The module counts its requests: each came once, and each client got its own answer.
+        assert len({one for one in answers if one and one.startswith("first says hello, request ")}) == 40
+        assert not [line for line in lines if "rror" in line], lines
+        lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+        lab.cluster.wait_gone(name, timeout_s=60)
+        until("the module is gone", lambda: ask(address, served) is None)
+        assert ask("127.0.0.1", port) is None
+        until("kubectl says why", lambda: any(f"listens on port {served}" in line for line in lines))
 
 
 def test_a_port_on_which_no_module_listens_is_not_forwarded(lab: NodeLab, pod: str) -> None:

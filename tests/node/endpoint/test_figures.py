@@ -139,6 +139,7 @@ def test_a_process_with_a_name_that_looks_like_its_fields() -> None:
         child.stdin.close()
     assert found.processes == 1
     assert found.rss_bytes > 1 << 20
+    assert found.cpu_ns % 10_000_000  # exact, not in ticks: a short module has not used one of those
 
 
 def test_the_machine_is_measured() -> None:
