@@ -15,6 +15,7 @@ from wasmlab.bench.compare import verdict
 from wasmlab.bench.store import Results
 from wasmlab.cli import build_app
 from wasmlab.errors import BenchmarkError
+from wasmlab.reference.documents import DOCUMENTS
 from wasmlab.report import compare
 
 
@@ -72,6 +73,7 @@ def test_json_is_complete(sets) -> None:
     done = run("compare", sets["before"], sets["slower"], "--json", "--fail-on", "slower")
     assert done.exit_code == 1
     told = json.loads(done.stdout)
+    assert set(told) == set(DOCUMENTS["report compare"])
     assert told["verdict"] == "slower" and told["environment"]["verdict"] == "same"
     arm = next(one for one in told["arms"] if one["arm"] == "local/wasmer/warm/hello")
     assert arm["verdict"] == "slower" and 1.2 < arm["adjusted"]["low"] < 1.5 < arm["adjusted"]["high"] < 1.9

@@ -139,7 +139,7 @@ def _fail(kind: str, message: str, remedy: str | None, code: int, as_json: bool)
     return code
 
 
-def _invoke(words: Sequence[str], first: str | None, as_json: bool) -> int:
+def _invoke(first: str | None, as_json: bool) -> int:
     command = helptext.prepare(typer.main.get_command(build_app(first)))
     if not as_json:
         command(prog_name=completion.PROGRAM)  # ends by SystemExit, with usage errors in boxes
@@ -153,7 +153,8 @@ def _invoke(words: Sequence[str], first: str | None, as_json: bool) -> int:
             raise
         message = said()
         console.say(f"wasmlab: {message}")
-        return _fail("Usage", message, f"wasmlab {' '.join(words[:1])} --help", USAGE, as_json)
+        command = getattr(getattr(error, "ctx", None), "command_path", completion.PROGRAM)
+        return _fail("Usage", message, f"{command} --help", USAGE, as_json)
     code = code if isinstance(code, int) else DONE
     if code == INTERRUPTED:
         return _fail("Interrupted", "interrupted", None, INTERRUPTED, as_json)
@@ -173,7 +174,7 @@ def main() -> None:
     if first not in _OWN_SIGNALS:
         signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(_invoke(words, first, as_json))
+        sys.exit(_invoke(first, as_json))
     except WasmlabError as error:
         console.say(f"wasmlab: {error}")
         sys.exit(_fail(type(error).__name__, error.message, error.remedy, FAILED, as_json))

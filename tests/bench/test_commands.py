@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from wasmlab.bench.store import Results
+from wasmlab.reference.documents import DOCUMENTS
 
 WASMLAB = [sys.executable, "-m", "wasmlab.cli", "bench"]
 
@@ -22,7 +24,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_local_writes_rows_tables_and_pictures(tmp_path: Path) -> None:
-    done = run("local", "-e", "wasmtime", "-m", "warm", "-m", "cached", "-n", "3", "--out", str(tmp_path))
+    words = ("local", "-e", "wasmtime", "-m", "warm", "-m", "cached", "-n", "3", "--out", str(tmp_path))
+    done = run(*words)
     assert done.returncode == 0, done.stderr
     assert "local wasmtime warm hello" in done.stdout
     assert "12 runs, 0 failed, measured 20" in done.stderr
@@ -32,7 +35,9 @@ def test_local_writes_rows_tables_and_pictures(tmp_path: Path) -> None:
     }  # fmt: skip
     # A second report of the same rows is made from the file alone.
     (tmp_path / "report.md").unlink()
-    assert run("report", str(tmp_path)).returncode == 0
+    again = run("report", str(tmp_path), "--json")
+    assert again.returncode == 0
+    assert str(tmp_path / "report.md") in json.loads(again.stdout)["files"]
     assert (tmp_path / "report.md").exists()
 
 
@@ -42,9 +47,13 @@ def test_a_plan_file_is_carried_out_and_its_end_is_told(tmp_path: Path) -> None:
     plan = tmp_path / "starts.yaml"
     text = example.stdout.replace("[cold, warm]", "[warm]").replace("[wasmtime, wasmer]", "[wasmtime]")
     plan.write_text(text.replace("precision: 0.05, max_seconds: 600", "max_runs: 7"))
-    done = run("--plan", str(plan), "--out", str(tmp_path / "out"))
+    done = run("--plan", str(plan), "--out", str(tmp_path / "out"), "--json")
     assert done.returncode == 0, done.stderr
     assert "ended after 2 blocks, 6 runs" in done.stderr and "the budget of runs is spent" in done.stderr
+    told = json.loads(done.stdout)
+    assert set(told) == set(DOCUMENTS["bench"])
+    assert (told["runs"], told["failed"], told["interrupted"]) == (6, 0, False)
+    assert all(arm["low_ms"] <= arm["median_ms"] <= arm["high_ms"] for arm in told["arms"])
     results = Results.load(tmp_path / "out" / "starts.parquet")
     assert results.plan["stopped"]["because"] == "runs" and len(results.rows) == 6
     assert results.conditions[0]["blocks"]["block"] == [0, 1]
@@ -107,3 +116,6 @@ def test_workloads_are_listed() -> None:
     assert done.returncode == 0
     assert "boolector/factor" in done.stdout and "26,267,204" in done.stdout
     assert "wasmer has no component model" in done.stdout
+    told = json.loads(run("workloads", "--json").stdout)["workloads"]
+    hello = next(one for one in told if one["name"] == "hello")
+    assert "node" in hello["paths"] and "wasmtime" in hello["engines"] and hello["size_bytes"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.notebooks import toys
+from wasmlab.reference.documents import DOCUMENTS
 
 
 @pytest.fixture
@@ -46,8 +48,15 @@ def test_a_failure_is_told_and_the_exit_code_says_so(directory: Path) -> None:
 
 
 def test_success_exits_with_zero(directory: Path) -> None:
-    done = lab(directory, "--only", "01", "-p", "word=from outside")
+    done = lab(directory, "--only", "01", "-p", "word=from outside", "--json")
     assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert set(told) == set(DOCUMENTS["lab"])
+    assert (told["succeeded"], told["results"][0]["name"], told["results"][0]["status"]) == (
+        1,
+        "01_good",
+        "ok",
+    )
     assert "from outside" in toys.outputs(directory.parent / "out" / "01_good.ipynb")
 
 
@@ -74,4 +83,6 @@ def test_the_list_shows_parameters_and_runs_nothing(directory: Path) -> None:
     done = lab(directory, "--list")
     assert done.returncode == 0
     assert "01_good: A toy\n    word: str = 'hi'  # a word\n" in done.stdout
+    told = json.loads(lab(directory, "--list", "--json").stdout)["notebooks"]
+    assert told[0]["parameters"] == [{"name": "word", "type": "str", "default": "hi", "help": "a word"}]
     assert not (directory.parent / "out").exists()

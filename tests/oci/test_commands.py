@@ -17,6 +17,7 @@ from tests.oci.fake_registry import FakeRegistry, TokenService, digest_of
 from wasmlab.errors import WasmlabError
 from wasmlab.oci import commands
 from wasmlab.oci.progress import ProgressBar
+from wasmlab.reference.documents import DOCUMENTS
 
 
 def run(*argv: Any) -> Result:
@@ -60,6 +61,9 @@ def test_json(registry: FakeRegistry, module: Path, tmp_path: Path) -> None:
     pulled = json.loads(run("pull", ref, "-o", tmp_path / "o", "--json").output)
     assert (pulled["manifestDigest"], pulled["digest"]) == (pushed["digest"], digest_of(MODULE))
     found = json.loads(run("inspect", ref, "--json").output)
+    packed = json.loads(run("pack", module, ref, "--json").output)
+    for command, said in {"push": pushed, "pull": pulled, "inspect": found, "pack": packed}.items():
+        assert set(said) == set(DOCUMENTS[f"oci {command}"])
     assert (found["layout"], found["layer"]["size"], found["problem"]) == ("cncf", len(MODULE), None)
 
 

@@ -132,9 +132,16 @@ DOCUMENTS: Mapping[str, Mapping[str, str]] = {
     },
     "report write": {"files": "what was written"},
     "report compare": {
-        "verdict": "in one word: same, slower, faster, mixed, unclear or refused",
+        "verdict": "in one word: same, slower, faster, unclear or refused",
         "before": "the first set: `measured`, `recorded`, `runs`, `failed`, `environment`",
         "after": "the second set, likewise",
+        "refused": "why they must not be compared; empty if they may",
+        "environment": "what the controls say of the machine: `verdict` and interval; null without controls",
+        "arms": "per arm: `arm`, `verdict`, the ratio as measured and `adjusted` for the machine, with intervals",
+        "notes": "what a reader must know",
+        "differences": "what the two sets differ in",
+        "level": "of the intervals",
+        "margin": "the largest relative change that counts as none",
     },
     "lab": _EXECUTED,
     "lab --list": {
