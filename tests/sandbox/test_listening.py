@@ -6,10 +6,12 @@ import json
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.ports import free_port
+from tests.ports import ask, free_port
 from wasmlab import engines
 from wasmlab.engines import table
 from wasmlab.errors import Unsupported
@@ -47,6 +49,17 @@ TCP_COMPONENT = """
   (func (export "run") (result u32) (canon lift (core func $main "run"))))
 """
 ACCESS_DENIED = 1 + 1
+# Connects to 127.0.0.1:PORT and leaves with the error.
+CONNECT = """(module
+  (import "wasix_32v1" "sock_open" (func $open (param i32 i32 i32 i32) (result i32)))
+  (import "wasix_32v1" "sock_connect" (func $connect (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "\\01\\00PORT\\7f\\00\\00\\01")
+  (func (export "_start")
+    (if (call $open (i32.const 1) (i32.const 1) (i32.const 6) (i32.const 0)) (then unreachable))
+    (call $exit (call $connect (i32.load (i32.const 0)) (i32.const 16)))))"""
+PERM = 63
 # What the C API gives: all of the network, in a process of its own (no test process should hold an engine's threads).
 PROBE = """
 import json, sys, wasmtime
@@ -108,6 +121,18 @@ def test_a_guest_listens_on_no_port_but_its_own(serve):
     assert code == 1 and "permission denied" in said
 
 
+def test_port_0_stands_for_all(sandbox, spec, helpers):
+    if not sandbox.engine.capabilities.listens:
+        pytest.skip("it says that it cannot")
+    port = free_port()
+    serve = spec(helpers.root / "data/wasm/serve.wasm", str(port), listen=(0,))
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(sandbox.run, serve)
+        while ask("127.0.0.1", port, "/exit/0") is None and not ended.done():
+            time.sleep(0.02)
+        assert ended.result(30).exit_code == 0
+
+
 def test_a_port_that_is_taken_is_said_to_be(serve):
     port = free_port()
     with socket.socket() as other:
@@ -115,6 +140,20 @@ def test_a_port_that_is_taken_is_said_to_be(serve):
         other.listen()
         code, said = serve(port, port)
     assert code == 1 and "address in use" in said
+
+
+def test_a_guest_that_may_listen_may_not_connect(sandbox, spec, wat):
+    if not sandbox.engine.capabilities.listens:
+        pytest.skip("it says that it cannot")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        connects = wat(CONNECT.replace("PORT", f"\\{port & 255:02x}\\{port >> 8:02x}"))
+        assert sandbox.run(spec(connects, listen=(port,))).exit_code == PERM
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 def test_a_component_is_refused_in_the_run(sandbox, spec, helpers):

@@ -3,7 +3,7 @@
 wasmtime has no sockets that this lab could give to a module: WASI preview 1 can only accept on a socket that the host
 opened, which the C API cannot hand over any more, and of WASI 0.2 the C API lacks the switch that allows TCP at all. So
 the functions are defined here, on Python's own sockets, with what WASIX calls them and how it passes things. The guest
-can listen on the ports it was given and nothing else: there is no connect, no UDP, no name lookup.
+can listen on the ports it was given and nothing else: connecting is refused, there is no UDP and no name lookup.
 
 Sockets block. A guest reads them by ``sock_recv`` and writes them by ``sock_send``; the preview 1 functions
 ``fd_read``, ``fd_write`` and ``poll_oneoff`` do not know them, ``fd_close`` does.
@@ -81,7 +81,7 @@ class Sockets:
     Parameters
     ----------
     ports : collection of int
-        Those it may listen on.
+        Those it may listen on; 0 stands for all.
     """
 
     def __init__(self, ports: Collection[int]) -> None:
@@ -108,6 +108,7 @@ class Sockets:
             ("sock_addr_peer", 2, self._sock_addr_peer),
             ("sock_set_opt_flag", 3, self._sock_set_opt_flag),
             ("sock_set_opt_time", 3, self._sock_set_opt_time),
+            ("sock_connect", 2, self._sock_connect),
             ("sock_close", 1, self._sock_close),
         )
         for name, count, function in functions:
@@ -151,14 +152,14 @@ class Sockets:
         if not self._ports:
             return _NOTSUP  # as on an engine that gives no network at all
         address = _unpacked(memory.read(at, _ADDRESS_BYTES), one.family)
-        if address[1] not in self._ports:
+        if self._ports.isdisjoint((0, address[1])):
             return _ERRNO[errno.EPERM]
         one.bind(address)
         return 0
 
     def _sock_listen(self, _memory: _Memory, fd: int, backlog: int) -> int:
         one = self._of(fd)
-        if not one.getsockname()[1]:
+        if not one.getsockname()[1] and 0 not in self._ports:
             return _ERRNO[errno.EINVAL]  # the kernel would choose a port, which nobody allowed
         one.listen(max(0, min(backlog, socket.SOMAXCONN)))
         return 0
@@ -227,6 +228,10 @@ class Sockets:
             min(seconds, _MOST_SECONDS) if seconds else None
         )
         return 0
+
+    def _sock_connect(self, _memory: _Memory, fd: int, _at: int) -> int:
+        self._of(fd)
+        return _ERRNO[errno.EPERM]
 
     def _sock_close(self, _memory: _Memory, fd: int) -> int:
         self._of(fd).close()

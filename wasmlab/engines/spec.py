@@ -69,7 +69,8 @@ class RunSpec:
     oom_score_adj : int, optional
         How willingly the kernel kills it when memory runs out; the sandbox's own choice if None.
     listen : tuple of int
-        TCP ports of the host that it may listen on; without any it has no network at all.
+        TCP ports of the host that it may listen on, 0 for all of them (where the worker has a network namespace of its
+        own); without any it has no network at all.
     """
 
     module: str

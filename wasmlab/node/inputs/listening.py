@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import socket
 from typing import Any
 
 from wasmlab.errors import SandboxError
+from wasmlab.modules import sockets
+from wasmlab.modules.sockets import Wants
 from wasmlab.node.spec.podspec import Refused
 
 Json = dict[str, Any]
-
-_COMPONENT = b"\0asm\x0d\0\x01\0"
-_CORE_SOCKETS = b"sock_bind"
-_COMPONENT_SOCKETS = (b"wasi:sockets/tcp", b"wasi:http/incoming-handler")
 
 
 class PortTaken(SandboxError):
@@ -46,8 +43,13 @@ def ports(container: Json, module: str) -> tuple[int, ...]:
         It wants to listen, and cannot be let.
     """
     declared = container.get("ports") or ()
-    if not declared or not _wants_sockets(module):
+    wanted = sockets.wants(module) if declared else Wants.NOTHING
+    if wanted is Wants.NOTHING:
         return ()
+    if wanted is Wants.COMPONENT:
+        from wasmlab.engines.common import NO_SERVING_COMPONENTS
+
+        raise Refused(f"ports: a component cannot listen here: {NO_SERVING_COMPONENTS}")
     problems = []
     for one in declared:
         number, protocol = one["containerPort"], one.get("protocol") or "TCP"
@@ -85,24 +87,3 @@ def refuse_taken(wanted: tuple[int, ...]) -> None:
                         remedy="choose another port, or let the scheduler keep such pods apart (hostNetwork: true)",
                     ) from None
                 raise Refused(f"port {port} cannot be listened on: {error.strerror}") from None
-
-
-def _wants_sockets(module: str) -> bool:
-    """Whether a module could listen. Sure when it says no.
-
-    Raises
-    ------
-    Refused
-        It is a component that could.
-    """
-    try:
-        with open(module, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if data[:8] != _COMPONENT:
-                return data.find(_CORE_SOCKETS) >= 0
-            if not any(data.find(name) >= 0 for name in _COMPONENT_SOCKETS):
-                return False
-    except (OSError, ValueError):
-        return False  # then it cannot be started either, which says more
-    from wasmlab.engines.common import NO_SERVING_COMPONENTS
-
-    raise Refused(f"ports: a component cannot listen here: {NO_SERVING_COMPONENTS}")
