@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from wasmlab.errors import ClusterError
 from wasmlab.widgets import html, model
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def pod(name: str = "a", phase: str = "Running", **status: Any) -> dict[str, Any]:
@@ -92,9 +91,10 @@ def test_events_change_what_is_known() -> None:
     state.apply("pods", {"type": "DELETED", "object": pod("b")})
     state.apply("pods", {"type": "MODIFIED", "object": pod("a", "Failed", containerStatuses=container())})
     assert state.counts() == {"Failed": 1}
-    assert state.pods(NOW) == [model.PodRow("a", "default", "a", "Failed", 2, "n", "60s")]
+    created = model.clock("2025-12-31T23:59:00Z")
+    assert state.pods() == ([model.PodRow("a", "default", "a", "Failed", 2, "n", created)], 1)
     state.replace("pods", [])
-    assert state.pods() == [] and state.pod("a") is None
+    assert state.pods() == ([], 0) and state.pod("a") is None
 
 
 def test_nodes() -> None:
@@ -103,20 +103,73 @@ def test_nodes() -> None:
     assert model.node_status({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}) == "NotReady"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "says"), [(0, "0s"), (119, "119s"), (120, "2m"), (3600, "1h"), (90000, "1d"), (-5, "0s")]
-)
-def test_ages(seconds: int, says: str) -> None:
-    assert model.age((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == says
+def test_a_time_is_the_clocks_of_this_machine() -> None:
+    now = datetime.now().astimezone().replace(microsecond=0)
+    assert model.clock(now.astimezone(UTC).isoformat()) == now.strftime("%H:%M:%S")
+
+
+def many(count: int) -> model.State:
+    state = model.State()
+    state.replace(
+        "pods", [pod(f"p{number:03d}", "Pending" if number % 2 else "Running") for number in range(count)]
+    )
+    return state
+
+
+def test_pods_are_filtered_and_capped_and_the_youngest_come_first() -> None:
+    state = many(10)
+    rows, count = state.pods(most=3)
+    assert ([row.name for row in rows], count) == (["p009", "p008", "p007"], 10)
+    assert [row.name for row in state.pods("RUNNING")[0]] == ["p008", "p006", "p004", "p002", "p000"]
+    assert [row.name for row in state.pods("default/p003")[0]] == ["p003"]
+    assert state.pods("nothing") == ([], 0)
+    assert [row.name for row in state.pods(most=2, also="p001")[0]] == ["p009", "p008", "p001"]
+    assert [row.name for row in state.pods(most=2, also="p009")[0]] == ["p009", "p008"]
+    assert state.phases()[:3] == ["Running", "Pending", "Running"], (
+        "the oldest first: squares keep their places"
+    )
+
+
+def test_what_nobody_reads_is_not_kept() -> None:
+    state = model.State()
+    one = pod()
+    one["metadata"]["managedFields"] = [{}]
+    state.apply("pods", {"type": "ADDED", "object": one})
+    assert "managedFields" not in state.pod("a")["metadata"]  # type: ignore[index]
+
+
+def test_the_image_of_an_example_is_that_of_a_wasm_pod() -> None:
+    state = model.State()
+    wasm, other = pod("a"), pod("b")
+    for one, keys in ((wasm, ["kubernetes.io/arch"]), (other, [])):
+        one["spec"] |= {
+            "containers": [{"image": one["metadata"]["name"]}],
+            "tolerations": [{"key": k} for k in keys],
+        }
+    state.replace("pods", [other])
+    assert state.an_image() == ""
+    state.replace("pods", [wasm, other])
+    assert state.an_image() == "a"
 
 
 def test_everything_on_the_page_is_escaped() -> None:
+    error = ClusterError("<e>", remedy="<f>")
     page = (
-        html.table(("<a>", "s"), [("<b>", "<c>")], status_column=1) + html.text("<d>") + html.trouble("<e>")
+        html.table(("<a>", "s"), [("<b>", "<c>")], status_column=1)
+        + html.text("<d>", '"><g>')
+        + html.error(error)
     )
-    assert (
-        "<b>" not in page.replace("<b>1", "")
-        and "&lt;c&gt;" in page
-        and "&lt;d&gt;" in page
-        and "&lt;e&gt;" in page
-    )
+    for letter in "abcdefg":
+        assert f"<{letter}>" not in page and f"&lt;{letter}&gt;" in page
+
+
+def test_a_status_is_told_without_its_color() -> None:
+    signs = {html.sign(word) for word in ("Completed", "Running", "Pending", "CrashLoopBackOff")}
+    assert len(signs) == 4
+    assert html.kind("Init:0/1") == "wait" and html.kind("Ready,SchedulingDisabled") == "good"
+
+
+def test_an_error_is_shown_with_its_remedy() -> None:
+    page = html.error(ClusterError("it broke", remedy="mend it"))
+    assert 'role="alert"' in page and "it broke" in page and "Try: mend it" in page
+    assert html.trouble("") == ""

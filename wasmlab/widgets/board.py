@@ -50,6 +50,7 @@ class Board(widgets.VBox):
         self._cluster = cluster
         self._rows: list[PodRow] = []
         self._detailed: tuple[Any, ...] | None = None
+        self._choosing = threading.Lock()
         self._changed = threading.Event()
         self._redraw_soon, self._ended = thinned(self._redraw, _REDRAW_S)
         # A log grows without a change of its pod.
@@ -64,7 +65,7 @@ class Board(widgets.VBox):
         lifetimes.opened(self)
 
     def _make_parts(self) -> list[widgets.Widget]:
-        wide = widgets.Layout(width="100%")
+        wide = widgets.Layout(width="auto", min_width="0")
         plain = {"description_width": "initial"}
         self._nodes, self._wall, self._details, self._said = (widgets.HTML(layout=wide) for _ in range(4))
         self._filter = widgets.Text(
@@ -76,15 +77,16 @@ class Board(widgets.VBox):
             tooltip="pods, the youngest first",
         )  # fmt: skip
         self._pods.add_class("wasmlab-mono")
-        self._view = widgets.ToggleButtons(
-            options=_VIEWS, tooltips=[f"show the chosen pod's {one}" for one in _VIEWS],
-            style={"button_width": "auto"},
+        # Not toggle buttons: those do not tell a screen reader which one is chosen.
+        self._view = widgets.RadioButtons(
+            description="Show", options=_VIEWS, orientation="horizontal", style=plain,
+            layout=widgets.Layout(width="auto"),
         )  # fmt: skip
         self._delete = _button("Delete pod", "trash", "delete the chosen pod", disabled=True)
         self._manifest = widgets.Textarea(
             description="Manifest",
             placeholder="paste a manifest (YAML) here",
-            rows=9,
+            rows=14,
             style=plain,
             layout=wide,
         )
@@ -102,13 +104,21 @@ class Board(widgets.VBox):
         self._example.on_click(lambda _: self._write_example())
         self._apply.on_click(lambda _: self._do(self._apply_manifest))
         self._remove.on_click(lambda _: self._do(self._delete_manifest))
-        editor = widgets.Accordion(
-            [widgets.VBox([self._manifest, widgets.HBox(list(buttons.values()))])],
-            titles=("Apply a manifest",),
-            selected_index=None,
+        # No accordion: its header cannot be reached by the keyboard.
+        self._open = widgets.ToggleButton(
+            description="Apply a manifest", icon="pencil", tooltip="show or hide the editor"
         )
-        chosen = widgets.HBox([self._view, self._delete], layout=widgets.Layout(flex_flow="row wrap"))
-        return [self._nodes, self._wall, self._filter, self._pods, chosen, self._details, self._said, editor]
+        self._editor = widgets.VBox(
+            [self._manifest, widgets.HBox(list(buttons.values()))], layout=widgets.Layout(display="none")
+        )
+        self._open.observe(lambda change: self._show_editor(change["new"]), "value")
+        chosen = widgets.HBox(
+            [self._view, self._delete, self._open], layout=widgets.Layout(flex_flow="row wrap")
+        )
+        return [
+            *(self._nodes, self._wall, self._filter, self._pods),
+            *(chosen, self._details, self._editor, self._said),
+        ]
 
     def close(self) -> None:
         """Stop following the cluster and take the board from the page."""
@@ -164,7 +174,8 @@ class Board(widgets.VBox):
             return  # the feed hears of the cluster before this object is complete
         head, wall = self._head()
         with self._feed.lock:
-            pods, count = self._feed.state.pods(self._filter.value.strip(), _SHOWN)
+            # Who reads a pod's log wants to stay there, however many younger ones come.
+            pods, count = self._feed.state.pods(self._filter.value.strip(), _SHOWN, self._pods.value)
         if count > _SHOWN:
             wall += f'<div class="pale">the youngest {_SHOWN} of {count:,} pods below</div>'
         for widget, value in ((self._nodes, html.block(head)), (self._wall, html.block(wall))):
@@ -178,8 +189,8 @@ class Board(widgets.VBox):
         if list(self._pods.options) == options:
             return
         chosen = self._pods.value
-        # In one message: setting the options chooses the first one, and who reads a pod's log wants to stay there.
-        with self._pods.hold_trait_notifications(), self._pods.hold_sync():
+        # Setting the options chooses the first one. The page gets both in one message, and the other thread sees both.
+        with self._choosing, self._pods.hold_sync():
             self._pods.options = options
             if chosen in (uid for _, uid in options):
                 self._pods.value = chosen
@@ -189,7 +200,8 @@ class Board(widgets.VBox):
     def _show_details(self) -> None:
         if not hasattr(self, "_feed") or self._feed.is_closed:
             return
-        uid, view = self._pods.value, self._view.value
+        with self._choosing:
+            uid, view = self._pods.value, self._view.value
         with self._feed.lock:
             pod = self._feed.state.pod(uid) if uid else None
         if pod is None:
@@ -283,6 +295,11 @@ class Board(widgets.VBox):
         for one in reversed(documents):  # what came last may need what came first
             self._cluster.delete(one)
         return ", ".join(map(_named, documents)) + " being deleted"
+
+    def _show_editor(self, shown: bool) -> None:
+        self._editor.layout.display = None if shown else "none"
+        if shown:
+            self._manifest.focus()
 
     def _write_example(self) -> None:
         with self._feed.lock:

@@ -10,6 +10,7 @@ https://www.w3.org/WAI/tutorials/images/complex/ (each figure has a text that sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from wasmlab.bench.phases import waterfall as stages_of
@@ -18,6 +19,8 @@ from wasmlab.widgets.records import MEASURES, PodRecord, Standing, duration, mil
 from wasmlab.widgets.svg import Scale
 
 _WIDTH, _HEIGHT = 560.0, 300.0
+#: Of a waterfall.
+_WIDE, _TALL = 1140.0, 330.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 16.0, 30.0, 44.0
 #: The second engine is dashed: a projector may have no colors to speak of.
 _DASHES = {"wasmtime": "", "wasmer": "stroke-dasharray:7 3;"}
@@ -62,9 +65,9 @@ def _legend(engines: Sequence[str], right: float) -> str:
     return "".join(parts)
 
 
-def _empty(title: str) -> str:
-    note = svg.text(_WIDTH / 2, _HEIGHT / 2, "no pod has ended yet", anchor="middle", cls="pale")
-    return svg.figure(_WIDTH, _HEIGHT, [note], title=title, label=f"{title}: no pod has ended yet")
+def _empty(title: str, width: float = _WIDTH, height: float = _HEIGHT) -> str:
+    note = svg.text(width / 2, height / 2, "no pod has ended yet", anchor="middle", cls="pale")
+    return svg.figure(width, height, [note], title=title, label=f"{title}: no pod has ended yet")
 
 
 def ecdf(records: Sequence[PodRecord], engines: Sequence[str], measure: str) -> str:
@@ -117,7 +120,7 @@ def growth(history: Mapping[str, Sequence[Point]]) -> str:
     )
     labels = [(at, svg.number(at)) for at in y.ticks(5)]
     parts = [
-        svg.axes(x, y, x_title="pods of each engine", y_title=unit, y_labels=labels),
+        svg.axes(x, y, x_title="pods of each engine", y_title=unit, y_labels=labels, whole=True),
         _legend(list(history), _WIDTH - _RIGHT),
     ]
     said = []
@@ -154,7 +157,7 @@ def rate(records: Sequence[PodRecord], engines: Sequence[str]) -> str:
         return _empty(title)
     x = Scale(0, svg.ceiling(max(own[-1] for own in ends.values() if own)), _LEFT, _WIDTH - _RIGHT)
     y = Scale(0, svg.ceiling(max(map(len, ends.values()))), _HEIGHT - _BOTTOM, _TOP)
-    labels = [(at, svg.number(at)) for at in y.ticks(5)]
+    labels = [(at, svg.number(at)) for at in y.ticks(5, whole=True)]
     parts = [
         svg.axes(x, y, x_title="seconds since the first API write", y_title="pods", y_labels=labels),
         _legend(engines, _WIDTH - _RIGHT),
@@ -180,14 +183,14 @@ def waterfall(records: Sequence[PodRecord], engines: Sequence[str], *, at_once: 
     own = {engine: _shown(records, engine, at_once=at_once) for engine in engines}
     title = "Where the time of each pod goes"
     if not any(own.values()):
-        return _empty(title)
+        return _empty(title, _WIDE, _TALL)
     ends = [_end(one, at_once=at_once) for shown in own.values() for one in shown]
     factor, unit = _unit(max(ends) * 1e-6)
     high = svg.ceiling(max(ends) * 1e-6 * factor)
-    width, gap = 1140.0, 40.0
-    panel = (width - gap * (len(engines) - 1)) / len(engines)
+    gap = 40.0
+    panel = (_WIDE - gap * (len(engines) - 1)) / len(engines)
     parts: list[str] = []
-    height, bottom = 330.0, 286.0
+    bottom = 286.0
     for number, engine in enumerate(engines):
         left = number * (panel + gap)
         x = Scale(0, high, left + 8, left + panel - 12)
@@ -210,7 +213,7 @@ def waterfall(records: Sequence[PodRecord], engines: Sequence[str], *, at_once: 
         parts.append(svg.text(at + 19, 14, name))
         at += 7.2 * len(name) + 42
     said = "; ".join(f"{engine}: {len(shown)} pods" for engine, shown in own.items())
-    return svg.figure(width, height, parts, title=title, label=f"{title}, stage by stage. {said}")
+    return svg.figure(_WIDE, _TALL, parts, title=title, label=f"{title}, stage by stage. {said}")
 
 
 def _end(one: PodRecord, *, at_once: bool) -> int:
@@ -242,9 +245,10 @@ def _panel(
     for row, one in enumerate(records):
         y = round(top + (row + 0.5) * pitch, 1)
         offset = one.began_ns if at_once else 0
-        for stage in stages_of(dict(one.when)):
-            start, end = (x((offset + ns) * 1e-6 * factor) for ns in (stage.start_ns, stage.end_ns))
-            paths[_STAGE_OF[stage.phase]] += f"M{start} {y}H{max(end, start + 0.3):.1f}"
+        for color, stages in groupby(stages_of(dict(one.when)), key=lambda stage: _STAGE_OF[stage.phase]):
+            first, *_, last = (*stages,) * 2
+            start, end = (x((offset + ns) * 1e-6 * factor) for ns in (first.start_ns, last.end_ns))
+            paths[color] += f"M{start} {y}H{max(end, start + 0.3):.1f}"
     parts += [
         svg.path(d, f"fill:none;stroke:var(--wl-{color});stroke-width:{pitch * 0.82:.2f}")
         for color, d in paths.items()

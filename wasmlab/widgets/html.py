@@ -62,9 +62,9 @@ STYLE = """<style>
 .wasmlab-mono select { font: 13px/1.5 var(--jp-code-font-family, monospace); }
 .wasmlab-mono select option { padding: 1px 4px; }
 .wasmlab-board .jupyter-button { width: auto; min-width: 96px; height: 30px; line-height: 28px; }
-.wasmlab-board .widget-toggle-button { box-shadow: none; }
-.wasmlab-board .widget-toggle-button.mod-active { box-shadow: inset 0 -3px 0 var(--jp-brand-color1, #1976d2);
-  font-weight: 600; }
+.wasmlab-board .widget-radio { display: flex; align-items: center; gap: 8px; margin-right: 12px; }
+.wasmlab-board .widget-radio-box { margin: 0 !important; }
+.wasmlab-board .widget-radio-box label { margin-right: 12px; }
 .wasmlab-board button:focus-visible, .wasmlab-board select:focus-visible, .wasmlab-board input:focus-visible,
 .wasmlab-board textarea:focus-visible, .wasmlab-board [tabindex]:focus-visible {
   outline: 3px solid var(--jp-brand-color1, #1976d2) !important; outline-offset: 1px; }

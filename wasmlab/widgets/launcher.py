@@ -74,7 +74,7 @@ class Launcher(widgets.VBox):
         self._make_controls()
         self._said, self._cards, self._charts = widgets.HTML(), widgets.HTML(), widgets.HTML()
         for wide in (self._cards, self._charts):
-            wide.layout.width = "100%"
+            wide.layout.width, wide.layout.min_width = "auto", "0"
         super().__init__(
             [
                 widgets.HTML(html.STYLE, layout=widgets.Layout(display="none")),
@@ -112,11 +112,13 @@ class Launcher(widgets.VBox):
             value=20, min=1, max=_MOST, description="of each engine",
             style={"description_width": "initial"}, layout=widgets.Layout(width="180px"),
         )  # fmt: skip
-        self._engine = widgets.ToggleButtons(
+        # Not toggle buttons: those do not tell a screen reader which one is chosen.
+        self._engine = widgets.RadioButtons(
             options=list(_ENGINES),
             value="side by side",
             description="Engine",
-            style={"description_width": "initial", "button_width": "auto"},
+            orientation="horizontal",
+            **labelled,
         )
         self._measure = widgets.Dropdown(
             options=[(text, name) for name, text in MEASURES.items()],

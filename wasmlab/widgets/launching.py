@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from wasmlab.bench.plan import Plan, cross
 from wasmlab.bench.store import Results
@@ -110,8 +111,11 @@ class Launch:
         self._cancelled.set()
         executor = self._executor
         if executor is not None and not self._over.is_set():
+            # In a cluster that is not ours the namespace is not ours either, only the pods with our label are.
+            selector = _selector(executor)
+            below = f"/pods?labelSelector={quote(selector)}" if selector else ""
             with contextlib.suppress(ClusterError):
-                executor.api.request("DELETE", f"/api/v1/namespaces/{executor.namespace}")
+                executor.api.request("DELETE", f"/api/v1/namespaces/{executor.namespace}{below}")
 
     def run(self) -> Ending:
         """Carry it out, and return how it ended.
@@ -130,12 +134,7 @@ class Launch:
                 self._executor = executors[path]
                 ending = self._all_at_once() if self.choice.at_once else self._one_by_one(executors)
                 if self._cancelled.is_set():
-                    from wasmlab.bench import flood
-
-                    gone = flood.remove(
-                        self._executor.api, self._executor.namespace, grace_s=1, timeout_s=_REMOVE_S
-                    )
-                    ending = ending._replace(cancelled=True, is_clean=gone)
+                    ending = ending._replace(cancelled=True, is_clean=_remove(self._executor, _REMOVE_S))
                 return ending
         finally:
             self._over.set()
@@ -277,13 +276,9 @@ class Launch:
 
     def _unblock(self) -> None:
         """Remove the pods that `run` waits for, as long as it waits."""
-        from wasmlab.bench import flood
-
         while not self._over.is_set():
-            executor = self._executor
-            if executor is not None:
-                with contextlib.suppress(ClusterError):
-                    flood.remove(executor.api, executor.namespace, grace_s=1, timeout_s=10)
+            if self._executor is not None:
+                _remove(self._executor, 10.0)
             self._over.wait(0.3)
         if self._executor is not None:
             self._executor.api.close()  # this thread's connection
@@ -305,6 +300,18 @@ class Launch:
                 remedy="start one: cluster.add_node('wasm-node')",
             )
         return PodExecutor(self._cluster, next(iter(self._cluster.nodes.values())).dir)
+
+
+def _selector(executor: Any) -> str:
+    selector: str = getattr(executor, "selector", "")
+    return selector
+
+
+def _remove(executor: Any, timeout_s: float) -> bool:
+    """Remove the pods of an executor, and no others; return whether they are gone."""
+    from wasmlab.bench import flood
+
+    return flood.remove(executor.api, executor.namespace, _selector(executor), grace_s=1, timeout_s=timeout_s)
 
 
 def _how_it_ended(pod: dict[str, Any]) -> tuple[bool, str]:

@@ -62,11 +62,18 @@ class State:
         """Return a pod; None if it is gone."""
         return self._objects["pods"].get(uid)
 
-    def pods(self, containing: str = "", most: int | None = None) -> tuple[list[PodRow], int]:
-        """Return the pods, the youngest first, at most so many of those whose line has a text; and how many have it."""
+    def pods(
+        self, containing: str = "", most: int | None = None, also: str | None = None
+    ) -> tuple[list[PodRow], int]:
+        """Return the pods, the youngest first, at most so many of those whose line has a text; and how many have it.
+
+        The one whose uid is `also` is among them even if it is older.
+        """
         found = self._by_age()[::-1]
         if containing:
             found = [one for one in found if containing.casefold() in _searched(one)]
+        shown = found[:most]
+        shown += [one for one in found[len(shown) :] if one["metadata"]["uid"] == also]
         rows = [
             PodRow(
                 one["metadata"]["uid"],
@@ -77,7 +84,7 @@ class State:
                 one["spec"].get("nodeName", ""),
                 clock(one["metadata"]["creationTimestamp"]),
             )
-            for one in found[:most]
+            for one in shown
         ]
         return rows, len(found)
 

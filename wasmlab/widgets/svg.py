@@ -25,19 +25,21 @@ class Scale(NamedTuple):
         share = (value - self.low) / ((self.high - self.low) or 1.0)
         return round(self.start + min(max(share, 0.0), 1.0) * (self.end - self.start), 1)
 
-    def ticks(self, most: int = 6) -> list[float]:
+    def ticks(self, most: int = 6, *, whole: bool = False) -> list[float]:
         """Return round values that lie on it."""
-        return ticks(self.low, self.high, most)
+        return ticks(self.low, self.high, most, whole=whole)
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return at most `most` + 1 round values from `low` to `high`."""
+def ticks(low: float, high: float, most: int = 6, *, whole: bool = False) -> list[float]:
+    """Return at most `most` + 1 round values from `low` to `high`; with `whole` only whole numbers."""
     span = high - low
     if span <= 0:
         return [low]
     rough = span / most
     size = 10.0 ** math.floor(math.log10(rough))
-    step = next(size * one for one in (1, 2, 2.5, 5, 10) if size * one >= rough * 0.999)
+    steps = (size * one for one in (1, 2, 2.5, 5, 10) if size * one >= rough * 0.999)
+    # There is no half pod.
+    step = next((one for one in steps if not whole or one == int(one)), 1.0)
     first = math.ceil(low / step - 1e-9)
     return [round(number * step, 10) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -70,13 +72,21 @@ def path(d: str, style: str, cls: str = "") -> str:
     return f'<path d="{d}"{named} style="{style}"/>' if d else ""
 
 
-def axes(x: Scale, y: Scale, *, x_title: str, y_title: str, y_labels: Iterable[tuple[float, str]]) -> str:
-    """Return grid, ticks and titles of both axes."""
+def axes(
+    x: Scale,
+    y: Scale,
+    *,
+    x_title: str,
+    y_title: str,
+    y_labels: Iterable[tuple[float, str]],
+    whole: bool = False,
+) -> str:
+    """Return grid, ticks and titles of both axes; with `whole` the x axis counts."""
     parts = []
     for at, label in y_labels:
         parts.append(f'<path class="grid" d="M{x.start:g} {y(at)}H{x.end:g}"/>')
         parts.append(text(x.start - 6, y(at) + 4, label, anchor="end", cls="pale"))
-    for at in x.ticks():
+    for at in x.ticks(whole=whole):
         parts.append(f'<path class="grid" d="M{x(at)} {y.start:g}V{y.end:g}"/>')
         parts.append(text(x(at), y.start + 16, number(at), anchor="middle", cls="pale"))
     parts.append(f'<path class="axis" d="M{x.start:g} {y.start:g}H{x.end:g}"/>')
