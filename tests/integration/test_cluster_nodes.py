@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.lab import retire
+from tests.node.lab import retire, until
 from tests.plugins.cluster import processes_with
 from wasmlab.cluster import Cluster, wasm_pod
 from wasmlab.errors import BootstrapError, ClusterError
@@ -27,8 +27,12 @@ def push(cluster: Cluster, module: Path, name: str) -> str:
 
 
 def test_a_node_waits_for_its_approval_and_says_so(cluster: Cluster) -> None:
+    # A first agent leaves its request, so that the second has nothing to do but wait.
+    first = cluster.add_node("late", wait=False)
+    until("its request", lambda: cluster.csr_state("late-tls") == "Pending")
+    first.stop()
     with pytest.raises(BootstrapError, match="late-tls waits for approval") as caught:
-        cluster.add_node("late", approve=False, timeout_s=8)
+        cluster.add_node("late", approve=False, timeout_s=1)
     assert "kubectl certificate approve late-tls" in str(caught.value.remedy)
     assert cluster.dir is not None
     assert processes_with(str(cluster.dir / "nodes" / "late")) == []
@@ -62,11 +66,9 @@ def test_two_nodes_get_ranges_of_their_own_and_survive_a_crash_of_the_api_server
         cluster.kill()
         cluster.start()
         cluster.apply(wasm_pod("after", image, args=["0"], node="two"))
-        assert cluster.wait_pod("after", timeout_s=30)["status"]["phase"] == "Succeeded"
+        assert cluster.wait_pod("after", timeout_s=60)["status"]["phase"] == "Succeeded"
         before = cluster.wait_pod("before", phase=["Running"])
         assert before["status"]["containerStatuses"][0]["restartCount"] == 0
-        stopping = time.monotonic()
-    assert time.monotonic() - stopping < 20
     assert processes_with(str(tmp_path / "lab")) == [], "agents, sandboxes, or the module that sleeps"
 
 
@@ -134,7 +136,7 @@ time.sleep(100)
     assert names >= {"wasmlab.cli", "wasmlab.sandbox.zygote"}, names
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while processes_with(root) or Path(root).exists():
         assert time.monotonic() < deadline, processes_with(root)
         time.sleep(0.1)

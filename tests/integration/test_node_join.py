@@ -151,7 +151,7 @@ def agent(cluster: Any, directory: Path, name: str, *more: str) -> list[str]:
 
 def _asked_with(cluster: Any, kubeconfig: Path) -> str:
     argv = [*cluster.kubectl_argv("version", "-v=6"), f"--kubeconfig={kubeconfig}"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=30).stderr
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60).stderr
 
 
 def test_an_expired_token_is_a_clear_error(cluster: Any, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_denied_request_is_a_clear_error(cluster: Any, tmp_path: Path) -> None
     try:
         until("the request appears", lambda: cluster.csr_state("unwanted-tls") == "Pending")
         cluster.kubectl("certificate", "deny", "unwanted-tls")
-        _, text = child.communicate(timeout=20)
+        _, text = child.communicate(timeout=60)
     finally:
         child.kill()
     assert child.returncode == 1
@@ -190,7 +190,7 @@ def test_nobody_approves(cluster: Any, tmp_path: Path) -> None:
         agent(cluster, tmp_path, "ignored", "--csr-timeout-s", "1.5"),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert done.returncode == 1
     assert "nobody approved the serving certificate request ignored-tls within 1.5 s" in done.stderr
@@ -210,7 +210,7 @@ def test_no_credentials_at_all(tmp_path: Path) -> None:
         "x",
     ]
     done = subprocess.run(
-        [*argv, "--kubeconfig", str(tmp_path / "no")], capture_output=True, text=True, timeout=30
+        [*argv, "--kubeconfig", str(tmp_path / "no")], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert "it does not exist" in done.stderr
@@ -231,7 +231,7 @@ def test_two_agents_in_one_directory(cluster: Any, manual: dict[str, Any]) -> No
         "manual",
     ]
     done = subprocess.run(
-        [*argv, "--kubeconfig", str(directory / "kubeconfig")], capture_output=True, text=True, timeout=30
+        [*argv, "--kubeconfig", str(directory / "kubeconfig")], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert "another agent runs in" in done.stderr

@@ -68,6 +68,20 @@ class NodeLab:
         self.apply(name, image, **options)
         return self.cluster.wait_pod(name, timeout_s=timeout_s)
 
+    def led(self, name: str, probe: str, *operations: str) -> Path:
+        """Make a pod of the fixture `probe` that does `operations`; return what it has as ``/v``.
+
+        ``wait:/v/go=x`` holds it until the test has written `go` there: nothing depends on how long anything takes.
+        """
+        mounts = [{"name": "v", "mountPath": "/v"}]
+        made = self.apply(
+            name,
+            probe,
+            container={"args": list(operations), "volumeMounts": mounts},
+            spec={"volumes": [{"name": "v", "emptyDir": {}}]},
+        )
+        return self.node.dir / "pods" / made["metadata"]["uid"] / "volumes" / "v"
+
     def get(self, name: str) -> dict[str, Any]:
         return self.cluster.rest.get(f"/api/v1/namespaces/default/pods/{name}")
 
