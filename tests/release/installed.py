@@ -1,7 +1,7 @@
 """Proof that the wheels need no compiler: install them where there is none, with an empty home, and use them.
 
 ``make trywheels`` (after ``make wheels``; about three minutes, most of it pip's) makes a virtual environment, installs
-``wasmlab[all]`` from the directory of the wheels, and then, with a PATH on which there is neither go nor cargo, runs a
+``wasmlab[all]`` from the directory of the wheels, and then, with a PATH on which there is no compiler, runs a
 module on both engines, executes a notebook, starts a lab with its node, runs a Pod, and ends it. The cache must then
 hold no program that was built.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+_COMPILER = re.compile(
+    r"go|gofmt|cargo|rustc|rustup|(.*-)?(cc|c\+\+|gcc|g\+\+|clang|clang\+\+|ld|tcc)(-[\d.]+)?"
+)
 _POD = """
 apiVersion: v1
 kind: Pod
@@ -40,8 +44,7 @@ class Installed:
         self.env = {
             name: value for name, value in os.environ.items() if not name.startswith(("WASMLAB_", "XDG_"))
         }
-        # Only what no distribution leaves out: the directories of the other programs may hold a compiler.
-        self.env |= {"HOME": str(scratch / "home"), "PATH": f"{self.bin}:/usr/bin:/bin"}
+        self.env |= {"HOME": str(scratch / "home"), "PATH": f"{self.bin}:{_programs(scratch / 'programs')}"}
 
     def install(self) -> None:
         """Make the environment: dependencies as the lock pins them, ours from the directory alone."""
@@ -72,6 +75,15 @@ class Installed:
         ]
 
 
+def _programs(folder: Path) -> Path:
+    """Lay links to the machine's programs into `folder`, but to no compiler, and return it."""
+    folder.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if not _COMPILER.fullmatch(program.name):
+            (folder / program.name).symlink_to(program)
+    return folder
+
+
 def _pins(lock: str) -> str:
     """The lock as constraints: without hashes, because the wheels made here are in no lock."""
     lines = (line.partition(" \\")[0] for line in lock.splitlines() if line[:1].isalpha())
@@ -84,7 +96,7 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp(prefix="wasmlab-installed-"))
     try:
         lab = Installed(scratch, dist)
-        for compiler in ("go", "cargo"):
+        for compiler in ("go", "cargo", "cc", "gcc"):
             if found := shutil.which(compiler, path=lab.env["PATH"]):
                 raise SystemExit(f"{found} is on the PATH that should have no compiler")
         lab.install()
