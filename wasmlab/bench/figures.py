@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -318,7 +319,7 @@ def burst(
     image = pods.prepare(engine, workloads.get("hello"))
     used_before = _cpu_seconds(cluster)
     api = Api(cluster.kubeconfig)
-    namespace = f"{pods.namespace}-burst-{engine}"
+    namespace = f"{pods.namespace}-burst-{secrets.token_hex(2)}"
     make_namespace(api, namespace)
     bodies = []
     for _ in range(count):
