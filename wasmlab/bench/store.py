@@ -34,6 +34,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasmlab import markup
 from wasmlab.bench import noise, pooling
 from wasmlab.bench.environment import describe, now_utc
 from wasmlab.bench.phases import ENGINE_PHASES, POD_MOMENTS
@@ -98,7 +99,7 @@ def new_session() -> str:
     return f"{now_utc()[:19]}Z-{secrets.token_hex(3)}"
 
 
-@dataclass
+@dataclass(repr=False)
 class Results:
     """Rows and what is known about how they came to be.
 
@@ -153,6 +154,42 @@ class Results:
         line = f"{day} on {describe(self.environment)}"
         busy = noise.busy_before(self.conditions)
         return f"{line}, busy with other work ({busy:.0%} before this)" if busy > noise.BUSY_SHARE else line
+
+    def __repr__(self) -> str:
+        mark = "recorded, " if self.is_recorded else ""
+        return f"<Results: {len(self.rows):,} runs, {len(self.failures)} failed, {mark}{self.where}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the arms. Medians without intervals: those are in reports, and take a while."""
+        frame = self.frame
+        steady = frame[~frame["warmup"]]
+        rows = []
+        for arm, group in steady.groupby(["path", "engine", "mode", "workload"], sort=False, dropna=False):
+            kept = group[group["ok"]]
+            # A double each: percentiles of missing values are missing.
+            total, first = (
+                kept[name].dropna().astype("float64") / 1e6 for name in ("total_ns", "first_byte_ns")
+            )
+            times = (total.median(), total.quantile(0.95), first.median())
+            shown = ("" if value != value else round(float(value), 3) for value in times)
+            rows.append((*arm, len(group), int((~group["ok"]).sum()), *shown))
+        header = (
+            "path",
+            "engine",
+            "mode",
+            "workload",
+            "runs",
+            "failed",
+            "median ms",
+            "p95 ms",
+            "first byte ms",
+        )
+        mark = "recorded, " if self.is_recorded else ""
+        left_out = len(frame) - len(steady)
+        title = f"{len(self.rows):,} runs, {len(self.failures)} failed, {mark}{self.where}"
+        return markup.table(
+            title, header, rows, f"{left_out} runs of the warm-up are left out" if left_out else ""
+        )
 
     def save(self, path: Path) -> Path:
         """Write ``<path>`` (Parquet) and a JSON file beside it that says where and how it was measured.

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wasmlab.cluster import manifests, processes
+from wasmlab.cluster import manifests, processes, shown
 from wasmlab.cluster.controlplane import ControlPlane, resources
 from wasmlab.cluster.joining import NODES, Joining
 from wasmlab.cluster.localregistry import LocalRegistry
@@ -180,9 +180,7 @@ class Cluster(Joining):
         kubeconfig = Path(path).expanduser().absolute()
         if not kubeconfig.exists():
             raise ClusterError(f"there is no kubeconfig {kubeconfig}", remedy="check the path")
-        cluster = cls(kubeconfig=kubeconfig, registry=registry or "", context=context)
-        atexit.register(cluster.stop)
-        return cluster
+        return cls(kubeconfig=kubeconfig, registry=registry or "", context=context)
 
     # ---------------------------------------------------------------- life
 
@@ -229,6 +227,11 @@ class Cluster(Joining):
         if self._temporary:
             shutil.rmtree(self.state.root, ignore_errors=True)
 
+    def _leave_at_exit(self) -> None:
+        # Not before the client has been made: its certificates are in files that it removes at exit, last come first
+        # served, and whoever leaves needs them.
+        atexit.register(self.stop)
+
     def _leave(self) -> None:
         """Remove everything of this run from somebody else's cluster: Pods while their node can still end them."""
         guest = self.__dict__.get("guest")
@@ -254,6 +257,7 @@ class Cluster(Joining):
         if self.foreign and not self._registry:
             if self._local_registry is None:
                 self._local_registry = LocalRegistry()
+                atexit.register(self.stop)
             return self._local_registry.address
         return self._registry
 
@@ -265,6 +269,12 @@ class Cluster(Joining):
         """SIGKILL the control plane, as a crash would; `start` brings it back with every object."""
         if self.plane is not None:
             self.plane.kill()
+
+    def __repr__(self) -> str:
+        return shown.short(self)
+
+    def _repr_html_(self) -> str:
+        return shown.card(self)
 
     def __enter__(self) -> Cluster:
         return self.start()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from wasmlab.cluster.access import Access
+from wasmlab.cluster.shown import Pod
 from wasmlab.cluster.wait import wait_for
 
 
@@ -58,14 +59,14 @@ class Workloads(Access):
         namespace: str | None = None,
         phase: Sequence[str] = ("Succeeded", "Failed"),
         timeout_s: float = 30.0,
-    ) -> dict[str, Any]:
+    ) -> Pod:
         """Wait until a pod is in one of the phases, by watching it.
 
         Parameters
         ----------
         name : str
             Of the Pod.
-        phase : str or sequence of str
+        phase : sequence of str
             One or more of Pending, Running, Succeeded, Failed.
         namespace : str, optional
             The lab's namespace by default.
@@ -74,8 +75,8 @@ class Workloads(Access):
 
         Returns
         -------
-        dict
-            The pod.
+        Pod
+            The ``v1.Pod``, a dictionary.
 
         Raises
         ------
@@ -97,7 +98,7 @@ class Workloads(Access):
             events=lambda: [f"{e['reason']}: {e['message']}" for e in self.events(name, namespace)],
         )
         assert found is not None
-        return found
+        return Pod(found)
 
     def wait_gone(self, name: str, namespace: str | None = None, timeout_s: float = 30.0) -> None:
         """Wait until a pod no longer exists.

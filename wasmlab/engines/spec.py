@@ -129,7 +129,7 @@ class RunSpec:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """How a run ended. Exactly one of `exit_code` and `trap` is set.
 
@@ -166,6 +166,17 @@ class Outcome:
     log_lost_bytes: int = 0
     cpu_s: float = 0.0
 
+    # Imported when somebody looks: workers, which have this module too, never do.
+    def __repr__(self) -> str:
+        from wasmlab.engines import shown
+
+        return shown.short(self)
+
+    def _repr_html_(self) -> str:
+        from wasmlab.engines import shown
+
+        return shown.card(self)
+
     @property
     def ok(self) -> bool:
         """Whether the guest ended by itself with exit code 0."""
@@ -192,7 +203,7 @@ class Outcome:
         return cls(**{**known, "spans": tuple(Span(*one) for one in known.get("spans", ()))})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CapturedOutcome(Outcome):
     """An outcome with the output that was captured.
 

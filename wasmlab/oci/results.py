@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wasmlab import markup
 from wasmlab.oci.artifact import Descriptor
 from wasmlab.oci.reference import Reference
 
@@ -31,6 +33,15 @@ class Pushed:
     size_bytes: int
     layer_digest: str
 
+    def _repr_html_(self) -> str:
+        return _card(
+            self.reference,
+            "pushed",
+            self.digest,
+            self.size_bytes,
+            [("module", markup.digest(self.layer_digest))],
+        )
+
 
 @dataclass(frozen=True)
 class PushedImage:
@@ -52,6 +63,10 @@ class PushedImage:
     digest: str
     size_bytes: int
     platforms: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        facts = [("runs on", ", ".join(self.platforms))]
+        return _card(self.reference, "pushed", self.digest, self.size_bytes, facts)
 
 
 @dataclass(frozen=True)
@@ -81,8 +96,12 @@ class Pulled:
     path: Path
     kind: str = "core"
 
+    def _repr_html_(self) -> str:
+        facts = [("module", markup.digest(self.layer_digest)), ("file", markup.code(self.path))]
+        return _card(self.reference, "pulled", self.manifest_digest, self.size_bytes, facts)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Inspected:
     """What a reference points at.
 
@@ -115,6 +134,21 @@ class Inspected:
     layer: Descriptor | None
     problem: str | None = None
 
+    def __repr__(self) -> str:
+        what = self.problem or f"module {self.layer.digest if self.layer else ''}"
+        return f"<Inspected {self.reference}: {self.layout}, {self.digest}, {what}>"
+
+    def _repr_html_(self) -> str:
+        layers = self.manifest.get("layers") or self.manifest.get("manifests") or ()
+        title = markup.verdict(self.layer is not None, f"{self.reference}: {self.layout}")
+        facts: list[tuple[str, object]] = [
+            ("not a module", self.problem),
+            ("manifest", markup.digest(self.digest)),
+            ("media type", markup.code(self.media_type)),
+        ]
+        facts += [("holds", _descriptor(one)) for one in layers if isinstance(one, dict)]
+        return markup.card(title, facts)
+
 
 @dataclass(frozen=True)
 class Located:
@@ -123,3 +157,20 @@ class Located:
     reference: Reference
     manifest_digest: str
     layer: Descriptor
+
+
+def _card(
+    reference: Reference, done: str, digest: str, size_bytes: int, more: Sequence[tuple[str, object]]
+) -> str:
+    title = markup.verdict(True, f"{reference}: {done}, {size_bytes:,} bytes")
+    return markup.card(title, [("manifest", markup.digest(digest)), *more])
+
+
+def _descriptor(one: dict[str, Any]) -> markup.Html:
+    # A registry may have sent anything under these names.
+    size = f", {one['size']:,} bytes" if isinstance(one.get("size"), int) else ""
+    platform = one.get("platform")
+    where = f", {platform.get('os')}/{platform.get('architecture')}" if isinstance(platform, dict) else ""
+    return markup.Html(
+        f"{markup.digest(str(one.get('digest')))} {markup.code(one.get('mediaType'))}{markup.text(size + where)}"
+    )
