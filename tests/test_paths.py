@@ -4,7 +4,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -86,9 +85,8 @@ def test_a_lock_excludes_and_is_freed_when_its_holder_is_killed(tmp_path: Path) 
     finally:
         holder.kill()
         holder.wait()
-    started = time.monotonic()
-    with paths.file_lock(lock, 5):
-        assert time.monotonic() - started < 5
+    with paths.file_lock(lock, 0):
+        pass
 
 
 def test_a_directory_that_everybody_uses_is_not_made_private(tmp_path: Path) -> None:

@@ -102,14 +102,13 @@ def test_interruption_leaves_no_half_binary_and_no_compiler(fake_go, tmp_path: P
     child = subprocess.Popen(
         [sys.executable, "-m", "wasmlab.cluster.binary"], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not count.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     compiler = int(count.read_text())
-    time.sleep(0.1)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=15)
+    _, said = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "continues" in said
     assert leftovers(tmp_path) == []

@@ -53,8 +53,8 @@ def test_end_asks_first_and_kills_what_does_not_listen(spawn: Callable[..., subp
     deaf.stdout.readline()
     both = [found for child in (polite, deaf) if (found := processes.identify(child.pid))]
     killed = processes.end(both, 3.0)
-    assert polite.wait(5) == -signal.SIGTERM
-    assert deaf.wait(5) == -signal.SIGKILL
+    assert polite.wait(60) == -signal.SIGTERM
+    assert deaf.wait(60) == -signal.SIGKILL
     assert [one.pid for one in killed] == [deaf.pid]
 
 

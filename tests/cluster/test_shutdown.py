@@ -50,7 +50,7 @@ def test_an_agent_whose_control_plane_crashed_is_ended(tmp_path: Path) -> None:
     record = {"pid": identity.pid, "start_ticks": identity.start_ticks}
     (root / "nodes" / "n" / "agent.json").write_text(json.dumps(record))
     assert shut_down(root)["ended"] == ["node n"]
-    assert agent.wait(5) != 0
+    assert agent.wait(60) != 0
 
 
 def test_purge_removes_a_lab_and_nothing_else(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def succeeded(one: dict[str, Any] | None) -> bool:
     return one is not None and one["status"]["phase"] == "Succeeded"
 
 
-def wait(server: Server, timeout_s: float = 5.0, **more: Any) -> Any:
+def wait(server: Server, timeout_s: float = 60.0, **more: Any) -> Any:
     return wait_for(server, "/pods", "p", succeeded, timeout_s, what="pod p", **more)  # type: ignore[arg-type]
 
 

@@ -165,11 +165,18 @@ def _run(go: gotoolchain.Go, args: list[str], env: dict[str, str], seen: Callabl
 @contextlib.contextmanager
 def _group(argv: list[str], env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """Run a command whose whole process group (Go starts compilers) ends with the body, Ctrl-C included."""
-    process = subprocess.Popen(
-        argv, cwd=SOURCES, env=env, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+    # A Ctrl-C while it starts would leave a group that nobody knows and no terminal reaches: it has to wait.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        process = subprocess.Popen(
+            argv, cwd=SOURCES, env=env, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield process
     finally:
         if process.poll() is None:
