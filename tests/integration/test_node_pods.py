@@ -127,7 +127,7 @@ def test_args_and_environment(lab: NodeLab, images: dict[str, str], unique: Name
     for line in (
         f"WHO={name}",
         "WHERE=default",
-        "IP=127.0.0.1",
+        f"IP={pod['status']['podIP']}",
         "COLOR=red",
         "PW=hunter2",
         f"BOTH={name}/red",
