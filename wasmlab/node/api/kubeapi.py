@@ -1,6 +1,7 @@
 """The Kubernetes API over HTTP, with plain dicts.
 
-Credentials are read by ``kubernetes.aio`` (it knows every form of kubeconfig, exec plug-ins included); requests are
+Credentials are read by `plainconfig`, or by ``kubernetes.aio`` (it knows every form of kubeconfig, exec plug-ins
+included); requests are
 aiohttp and orjson, without the client's models: deserialising 200 pods into them takes 0.4 s, and their times lose the
 decimals that a Lease must have.
 """
@@ -22,6 +23,7 @@ import orjson
 import yaml
 
 from wasmlab.errors import ClusterError, PrerequisiteError
+from wasmlab.node.api import plainconfig
 
 Json = dict[str, Any]
 
@@ -121,6 +123,13 @@ class KubeApi:
         PrerequisiteError
             It cannot be read or used.
         """
+        plain = plainconfig.read(path)
+        if plain is not None:
+            try:
+                context = plain.context(temporary)
+            except (OSError, ValueError) as error:
+                raise _unusable(path, error) from error
+            return cls(plain.server, context, token=plain.token, kubeconfig=path, **options)
         from kubernetes.aio import config as kube_config
         from kubernetes.aio.client import Configuration
 
@@ -134,10 +143,7 @@ class KubeApi:
             )
             context = _ssl_context(configuration)
         except (kube_config.ConfigException, OSError, ssl.SSLError, ValueError) as error:
-            raise PrerequisiteError(
-                f"the kubeconfig {path} cannot be used: {error}",
-                remedy="check the path and the file's content (kubectl --kubeconfig FILE version)",
-            ) from error
+            raise _unusable(path, error) from error
         finally:
             _remove_temporary_keys(temporary)
         key = configuration.api_key.get("BearerToken") or configuration.api_key.get("authorization")
@@ -313,9 +319,14 @@ def _ssl_context(configuration: Any) -> ssl.SSLContext | None:
     if not configuration.verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    # A cluster's private CA often lacks the extensions that the strict mode of Python 3.13 asks for.
-    context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
-    return context
+    return plainconfig.relaxed(context)
+
+
+def _unusable(path: Path, error: Exception) -> PrerequisiteError:
+    return PrerequisiteError(
+        f"the kubeconfig {path} cannot be used: {error}",
+        remedy="check the path and the file's content (kubectl --kubeconfig FILE version)",
+    )
 
 
 def _remove_temporary_keys(directory: Path) -> None:
