@@ -24,6 +24,7 @@ from tests.node.faultkit import Killer, SmallDisk, Vanishing, WallClock
 from tests.node.lab import FIXTURES, NodeLab, push, until
 from tests.node.ledger import Asked, Ledger, Ran, draw
 from tests.plugins.cluster import processes_with
+from wasmlab.engines import wasmtime_runner
 from wasmlab.errors import ClusterError
 from wasmlab.oci import Client
 
@@ -51,6 +52,7 @@ class Storm:
         self.marks.mkdir()
         self.registry = Vanishing(lambda: cluster.registry)
         self.image = push(cluster, "ledger")
+        wasmtime_runner.build()
         with self._clocked():
             self.node = cluster.add_node("faulty", args=_ARGS)
         self.lab = NodeLab(cluster, self.node)
@@ -111,6 +113,8 @@ class Storm:
                 args=one.args,
                 restart_policy=one.policy,
                 image_pull_policy="IfNotPresent",
+                # Both kinds of workers, whatever the seed.
+                engine=("wasmtime", wasmtime_runner.NAME)[len(self.ledger.asked) % 2],
             )
             pod["spec"]["volumes"] = [
                 {"name": "l", "hostPath": {"path": str(self.marks), "type": "Directory"}}
@@ -162,6 +166,11 @@ class Storm:
         self.killer.worker(self.chance)
         return lambda: None
 
+    def template(self) -> Callable[[], None]:
+        """What forks workers for a zygote is killed: no run may be lost by that."""
+        self.killer.template()
+        return lambda: None
+
     def api(self) -> Callable[[], None]:
         """The control plane is killed; its directory is kept."""
         self.cluster.kill()
@@ -204,6 +213,7 @@ class Storm:
             self.api,
             self.zygote,
             self.worker,
+            self.template,
             self.vanish,
             self.full,
             self.step,

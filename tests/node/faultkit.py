@@ -260,6 +260,14 @@ class Killer:
             for one in stopped:
                 one.signal(signal.SIGCONT)
 
+    def template(self) -> None:
+        """SIGKILL what forks workers for a zygote, if there is one now."""
+        zygotes = {one.pid for one in self.zygotes()}
+        for one in processes.sandboxes_under(self._node.dir):
+            with contextlib.suppress(OSError):
+                if _parent(one.pid) in zygotes and _name(one.pid) == "wasm-template":
+                    one.signal(signal.SIGKILL)
+
     def machine(self) -> None:
         """Everything at once, as when the machine goes: agent, zygotes, workers."""
         stopped = self._stop()
@@ -304,6 +312,10 @@ def _parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def _state(pid: int) -> str:
