@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 _LINE = "1px solid rgba(128, 128, 128, .35)"
 _CELL = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;background:none;border:0"
+# A page without a doctype does not hand its color down to tables.
+_TABLE = "border-collapse:collapse;margin:2px 0;border:0;color:inherit"
 #: Longest text that is shown of a guest's output or a registry's answer.
 LONGEST = 2000
 
@@ -75,7 +77,7 @@ def card(title: object, facts: Iterable[tuple[str, object]]) -> str:
         for name, value in facts
         if value is not None
     )
-    return _framed(title, f'<table style="border-collapse:collapse;margin:2px 0;border:0">{rows}</table>')
+    return _framed(title, f'<table style="{_TABLE}">{rows}</table>')
 
 
 def table(title: object, header: Sequence[str], rows: Iterable[Sequence[object]], note: object = "") -> str:
@@ -101,8 +103,7 @@ def table(title: object, header: Sequence[str], rows: Iterable[Sequence[object]]
     below = f'<div style="opacity:.75">{text(note)}</div>' if note else ""
     return _framed(
         title,
-        '<table style="border-collapse:collapse;margin:2px 0;border:0">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}",
+        f'<table style="{_TABLE}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}',
     )
 
 

@@ -90,6 +90,8 @@ COLUMNS = (
     "plane_pss_bytes",
 )
 _FLAGS = ("ok", "warmup")
+# In the order in which arms are compared by eye: engine below engine.
+_ARM = ("path", "workload", "mode", "engine")
 _METADATA_KEY = b"wasmlab"
 _FORMAT = 1
 
@@ -164,7 +166,7 @@ class Results:
         frame = self.frame
         steady = frame[~frame["warmup"]]
         rows = []
-        for arm, group in steady.groupby(["path", "engine", "mode", "workload"], sort=False, dropna=False):
+        for arm, group in steady.groupby(list(_ARM), dropna=False):
             kept = group[group["ok"]]
             # A double each: percentiles of missing values are missing.
             total, first = (
@@ -173,23 +175,12 @@ class Results:
             times = (total.median(), total.quantile(0.95), first.median())
             shown = ("" if value != value else round(float(value), 3) for value in times)
             rows.append((*arm, len(group), int((~group["ok"]).sum()), *shown))
-        header = (
-            "path",
-            "engine",
-            "mode",
-            "workload",
-            "runs",
-            "failed",
-            "median ms",
-            "p95 ms",
-            "first byte ms",
-        )
+        header = (*_ARM, "runs", "failed", "median ms", "p95 ms", "first byte ms")
         mark = "recorded, " if self.is_recorded else ""
         left_out = len(frame) - len(steady)
+        note = f"{left_out} runs of the warm-up are left out" if left_out else ""
         title = f"{len(self.rows):,} runs, {len(self.failures)} failed, {mark}{self.where}"
-        return markup.table(
-            title, header, rows, f"{left_out} runs of the warm-up are left out" if left_out else ""
-        )
+        return markup.table(title, header, rows, note)
 
     def save(self, path: Path) -> Path:
         """Write ``<path>`` (Parquet) and a JSON file beside it that says where and how it was measured.

@@ -46,16 +46,26 @@ def card(outcome: Outcome) -> str:
 
 
 def _phases(outcome: Outcome) -> markup.Html:
-    longest = max((span.end_ns - span.start_ns for span in outcome.spans), default=0)
-    if not longest:
+    """Return a bar for every phase, where it lies in the time of the run."""
+    if not outcome.spans:
         return markup.Html("")
-    rows = "".join(_phase(span.phase, span.end_ns - span.start_ns, longest) for span in outcome.spans)
-    return markup.Html(f'<table style="border-collapse:collapse;margin:0;border:0">{rows}</table>')
+    first = min(span.start_ns for span in outcome.spans)
+    whole = max(span.end_ns for span in outcome.spans) - first
+    rows = "".join(
+        _phase(span.phase, span.start_ns - first, span.end_ns - span.start_ns, max(whole, 1))
+        for span in outcome.spans
+    )
+    return markup.Html(
+        f'<table style="border-collapse:collapse;margin:0;border:0;color:inherit">{rows}</table>'
+    )
 
 
-def _phase(name: str, took_ns: int, longest_ns: int) -> str:
+def _phase(name: str, begins_ns: int, took_ns: int, whole_ns: int) -> str:
     cell = "border:0;background:none;padding:0 10px 0 0;text-align"
-    bar = f"display:inline-block;height:8px;width:{round(120 * took_ns / longest_ns)}px;background:#0072b2"
+    place = (
+        f"margin-left:{round(160 * begins_ns / whole_ns)}px;width:{max(1, round(160 * took_ns / whole_ns))}px"
+    )
+    bar = f"display:inline-block;height:8px;{place};background:#0072b2"
     return (
         f'<tr style="background:none"><td style="{cell}:left">{markup.text(name)}</td>'
         f'<td style="{cell}:right;font-variant-numeric:tabular-nums">{took_ns / 1e6:.3f} ms</td>'

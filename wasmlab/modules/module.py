@@ -381,4 +381,4 @@ def _as_html(module: Module) -> str:
     size = f"{module.size_bytes:,} bytes, {module.functions:,} functions"
     head = f"<b>{html.escape(module.name)}</b>: WASM {what}, {size}"
     body = "".join(f"<tr><th>{label}</th><td>{value}</td></tr>" for label, value in rows)
-    return f'<div class="wasmlab-module">{style}{head}<table>{body}</table></div>'
+    return f'<div class="wasmlab-module">{style}{head}<table style="color:inherit">{body}</table></div>'
