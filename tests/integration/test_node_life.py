@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.node.healthkit import Health, serving
 from tests.node.lab import NodeLab, push, retire, terminated, until
 
 pytestmark = pytest.mark.integration
@@ -41,7 +42,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def answers() -> Iterator[int]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    # At every address: the pods' may be another than loopback.
+    server = http.server.ThreadingHTTPServer(("", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_address[1]
     server.shutdown()
@@ -52,8 +54,16 @@ def answers() -> Iterator[int]:
 def silence() -> Iterator[int]:
     """A port that is taken, and that nobody listens on."""
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+        sock.bind(("", 0))
         yield sock.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def health() -> Iterator[tuple[Health, int]]:
+    """What a module that serves gRPC would be to a probe."""
+    health = Health()
+    with serving(health, "0.0.0.0") as port:
+        yield health, port
 
 
 def ask(*args: str, **more: Any) -> Json:
@@ -141,13 +151,20 @@ class World:
 
 @pytest.fixture(scope="module")
 def lab(cluster: Any) -> Iterator[NodeLab]:
-    node = cluster.add_node("life", args=("--backoff-base-s", "1.0"))
+    # What the probes ask listens on loopback.
+    node = cluster.add_node("life", args=("--backoff-base-s", "1.0", "--pod-address", "127.0.0.1"))
     yield NodeLab(cluster, node)
     retire(cluster, node)
 
 
 @pytest.fixture(scope="module")
-def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(
+    lab: NodeLab,
+    answers: int,
+    silence: int,
+    health: tuple[Health, int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> World:
     w = World(lab, push(lab.cluster, "probe"), tmp_path_factory.mktemp("life"))
     c = w.container
     w.pod(
@@ -203,6 +220,17 @@ def world(lab: NodeLab, answers: int, silence: int, tmp_path_factory: pytest.Tem
         "tcp",
         c(FOREVER, readinessProbe={"tcpSocket": {"port": silence}, **often}),
         c(FOREVER, name="up", readinessProbe={"tcpSocket": {"port": answers}, **often}),
+    )
+    w.pod(
+        "grpc",
+        c(
+            FOREVER,
+            readinessProbe={
+                "grpc": {"port": health[1], "service": "app"},
+                "failureThreshold": 1,
+                **often,
+            },
+        ),
     )
     w.pod(
         "never-starts",
@@ -381,10 +409,22 @@ def test_http_get(world: World) -> None:
 
 def test_tcp_socket(world: World, silence: int) -> None:
     message = world.lab.event("tcp", "Unhealthy")
-    assert message == f"Readiness probe failed: dial tcp 127.0.0.1:{silence}: connect: connection refused"
+    address = world.lab.get("tcp")["status"]["podIP"]
+    assert message == f"Readiness probe failed: dial tcp {address}:{silence}: connect: connection refused"
     until("the other is ready", lambda: world.status("tcp", "up").get("ready"))
     assert not world.status("tcp")["ready"]
     assert world.conditions("tcp")["Ready"] == "False"
+
+
+def test_grpc(world: World, health: tuple[Health, int]) -> None:
+    state, _ = health
+    world.told("grpc", "Unhealthy", "Readiness probe failed: error: health rpc probe failed: no app")
+    state.states["app"] = "SERVING"
+    world.ready("grpc", "True")
+    state.states["app"] = "NOT_SERVING"
+    world.ready("grpc", "False")
+    said = 'Readiness probe failed: service unhealthy (responded with "NOT_SERVING")'
+    world.told("grpc", "Unhealthy", said)
 
 
 def test_a_container_that_never_starts_is_ended(world: World) -> None:

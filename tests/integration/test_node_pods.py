@@ -161,7 +161,6 @@ def test_a_missing_config_map_is_waited_for(lab: NodeLab, images: dict[str, str]
 @pytest.mark.parametrize(
     ("container", "spec", "said"),
     [
-        ({"livenessProbe": {"grpc": {"port": 1}}}, {}, "grpc"),
         ({"workingDir": "/tmp"}, {}, "workingDir"),
     ],
 )

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from grpclib.const import Status
 
+from tests.node.healthkit import Health, serving
 from wasmlab.node.containers import actions, hooks, instances
 from wasmlab.node.containers.actions import Failed, Result, Verdict
 from wasmlab.sandbox import Outcome
@@ -100,11 +102,35 @@ async def test_tcp(port: int, closed: int) -> None:
     assert refused.output == f"dial tcp 127.0.0.1:{closed}: connect: connection refused"
 
 
+async def test_grpc(port: int, closed: int) -> None:
+    health = Health()
+    health.states = {"": "SERVING", "ill": "NOT_SERVING", "slow": 60.0, "old": Status.UNIMPLEMENTED}
+    with serving(health) as served:
+
+        async def ask(service: str | None = None, timeout_s: float = 30.0) -> Result:
+            return await probe({"grpc": {"port": served, "service": service}}, timeout_s)
+
+        assert await ask() == await ask("") == Result(Verdict.SUCCESS, "service healthy")
+        ill = Result(Verdict.FAILURE, 'service unhealthy (responded with "NOT_SERVING")')
+        assert await ask("ill") == ill
+        assert (await ask("none")).output == "error: health rpc probe failed: no none"
+        assert (await ask("slow", 0.2)).output == "timeout: health rpc did not complete within 0.2s"
+        unknown = (
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): no old"
+        )
+        assert await ask("old") == Result(Verdict.FAILURE, unknown)
+    refused = await probe({"grpc": {"port": closed}})
+    said = f'error: failed to connect service at "127.0.0.1:{closed}": dial tcp 127.0.0.1:{closed}: connect: '
+    assert refused == Result(Verdict.FAILURE, f"{said}connection refused")
+    # A server of another protocol gives no answer, or one that means nothing.
+    assert (await probe({"grpc": {"port": port}}, 2.0)).verdict is Verdict.FAILURE
+
+
 async def test_what_cannot_be_tried_says_nothing_of_the_container() -> None:
     with pytest.raises(Failed, match='port "web" not found'):
         await probe({"httpGet": {"port": "web"}})
-    with pytest.raises(Failed, match="invalid handler: grpc"):
-        await probe({"grpc": {"port": 1}})
+    with pytest.raises(Failed, match="invalid handler: sleep"):
+        await probe({"sleep": {"seconds": 1}})
     with pytest.raises(Failed, match="invalid handler: tcpSocket"):  # a probe may, a hook may not
         await actions.perform(NODE, container(), {"tcpSocket": {"port": 1}}, purpose="lifecycle", timeout_s=1)
 

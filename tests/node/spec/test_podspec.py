@@ -59,10 +59,11 @@ def test_readiness_gates() -> None:
 
 
 def test_every_reason_is_named_at_once() -> None:
-    container = {"workingDir": "/x", "volumeDevices": [{"name": "v", "devicePath": "/dev/x"}]}
+    container: dict[str, Any] = {"workingDir": "/x", "volumeDevices": [{"name": "v", "devicePath": "/dev/x"}]}
+    container["livenessProbe"] = {"grpc": {"port": 1, "mode": "TLS"}}
     with pytest.raises(Refused) as caught:
         podspec.check(pod(), container)
-    for word in ("workingDir", "volumeDevices"):
+    for word in ("workingDir", "volumeDevices", "livenessProbe.grpc: mode TLS"):
         assert word in str(caught.value)
 
 

@@ -1,11 +1,12 @@
-"""What probes and lifecycle hooks do: run an instance of the module, ask a URL, open a connection.
+"""What probes and lifecycle hooks do: run an instance of the module, ask a URL or a gRPC service, open a connection.
 
 Each gives a `Result` and raises only `Failed`, for what could not even be tried. Addresses are the pod's, which is the
 node's: this node has no pod network, so a module that listens does so on the host's.
 
 References
 ----------
-``k8s.io/kubernetes/pkg/probe/{exec,http,tcp}`` and ``pkg/kubelet/lifecycle/handlers.go``; the messages follow Go's.
+``k8s.io/kubernetes/pkg/probe/{exec,http,tcp,grpc}`` and ``pkg/kubelet/lifecycle/handlers.go``; the messages follow
+Go's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +104,10 @@ async def perform(
             action = handler["tcpSocket"]
             host = action.get("host") or node.config.pod_address
             return await _tcp(host, probes.port_of(action, spec), timeout_s)
+        if handler.get("grpc") and purpose == "probe":
+            action = handler["grpc"]
+            port, service = probes.port_of(action, spec), action.get("service") or ""
+            return await _grpc(node.config.pod_address, port, service, timeout_s)
     except BadTarget as error:
         raise Failed(str(error)) from error
     kinds = ", ".join(key for key in handler if isinstance(handler[key], dict)) or "nothing"
@@ -138,6 +144,28 @@ async def _tcp(host: str, port: int, timeout_s: float | None) -> Result:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return Result(Verdict.SUCCESS)
+
+
+async def _grpc(host: str, port: int, service: str, timeout_s: float | None) -> Result:
+    # The first import takes longer than the loop may stand still.
+    grpc = await asyncio.to_thread(importlib.import_module, "wasmlab.node.api.grpchealth")
+    where = probes.address(host, port)
+    try:
+        async with asyncio.timeout(timeout_s):
+            status: str = await grpc.check(host, port, service)
+    except TimeoutError:
+        return Result(Verdict.FAILURE, f"timeout: health rpc did not complete within {timeout_s:g}s")
+    except grpc.Unimplemented as error:
+        said = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health)"
+        return Result(Verdict.FAILURE, f"{said}: {error}")
+    except grpc.CallFailed as error:
+        return Result(Verdict.FAILURE, f"error: health rpc probe failed: {error}")
+    except OSError as error:
+        said = f"dial tcp {where}: connect: {_reason(error)}"
+        return Result(Verdict.FAILURE, f'error: failed to connect service at "{where}": {said}')
+    if status != "SERVING":
+        return Result(Verdict.FAILURE, f'service unhealthy (responded with "{status}")')
+    return Result(Verdict.SUCCESS, "service healthy")
 
 
 def _reason(error: OSError) -> str:

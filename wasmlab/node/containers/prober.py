@@ -7,8 +7,7 @@ readiness as soon as the container counts as started.
 A container that an earlier agent left running is not asked to prove again what it had proved: it stays started, and
 ready, until a probe says otherwise.
 
-A grpc probe cannot be asked (`podspec.check` refuses it); httpGet and tcpSocket ask the node's address, where a module
-that listens does so.
+httpGet, tcpSocket and grpc ask the node's address, where a module that listens does so.
 
 References
 ----------

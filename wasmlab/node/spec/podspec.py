@@ -99,9 +99,9 @@ def check(pod: Json, container: Json) -> None:
         With every reason found.
     """
     problems = [
-        f"{probe}.grpc cannot be served (this node speaks no HTTP/2); httpGet, tcpSocket and exec can"
+        f"{probe}.grpc: mode TLS cannot be served; Plaintext can"
         for probe in ("livenessProbe", "readinessProbe", "startupProbe")
-        if (container.get(probe) or {}).get("grpc")
+        if ((container.get(probe) or {}).get("grpc") or {}).get("mode") == "TLS"
     ]
     if container.get("workingDir"):
         problems.append("workingDir: WASI preview 1 has no working directory; mount what the module needs")
