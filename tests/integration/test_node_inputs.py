@@ -129,7 +129,8 @@ def test_every_source_of_variables(lab: NodeLab, probe: str, unique: Name) -> No
     assert got["NODE"] == "inputs"
     assert got["ACCOUNT"] == "default"
     assert got["UID"] == done["metadata"]["uid"]
-    assert got["HOST"] == got["IPS"] == done["status"]["podIP"] == done["status"]["hostIPs"][0]["ip"]
+    assert got["HOST"] == done["status"]["hostIP"] == done["status"]["hostIPs"][0]["ip"]
+    assert got["IPS"] == done["status"]["podIP"] == done["status"]["podIPs"][0]["ip"]
     assert (got["LABEL"], got["NOTE"]) == ("front", "to self")
     assert (got["MEM"], got["CPU"]) == ("64", "150")
     assert int(got["DISK"]) > 1 << 20
