@@ -6,6 +6,7 @@ What decides is pure, what talks is thin; and no layer knows of those above it (
 ``commands``          the command line; ``joincommand`` for clusters that somebody else runs
 ``agent``             all of it together: join, register, follow the pods, leave
 ``endpoint``          what the node serves: logs, exec, attach, figures, and who may ask for them
+``portforward``       SPDY inside a WebSocket, to what a pod's modules listen on
 ``pods``              which pods are taken, what is left of them, in which order their containers run
 ``containers``        one container's life: pulled, created, run, probed, talked to, ended, run again
 ``inputs``            what a container is given: its module, its volumes, ConfigMaps, Secrets, Services
