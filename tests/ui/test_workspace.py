@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +77,23 @@ def test_the_tabs_of_the_lab_are_open_and_all_ends_with_ctrl_c(page: Any, tmp_pa
     assert not alive
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
-    import socket
+class _Somebody(BaseHTTPRequestHandler):
+    """Answers everything, as another server on the wanted port might."""
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"version": "1"}')
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Somebody) as taken:
+        threading.Thread(target=taken.serve_forever, daemon=True).start()
+        port = taken.server_address[1]
         done = subprocess.run(
             [sys.executable, "-m", "wasmlab", "jupyter", "--no-browser", "--port", str(port)],
             cwd=ROOT, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
+        taken.shutdown()
     assert done.returncode == 1
     assert str(port) in done.stderr

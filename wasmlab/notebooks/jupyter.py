@@ -6,12 +6,13 @@ own JupyterLab stays as it is.
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import secrets
 import shutil
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -65,10 +66,10 @@ class JupyterLab:
         home = cache_dir("jupyter")
         workspace.save(home / "workspaces", NAME, readme=(served / workspace.README).is_file(), reset=reset)
         self.port = port or free_ports(1)[0]
-        token = secrets.token_urlsafe(24)
+        self._token = secrets.token_urlsafe(24)
         self.log = home / f"{self.port}.log"
         self.log.unlink(missing_ok=True)
-        self.address = f"http://127.0.0.1:{self.port}/lab/workspaces/{NAME}?token={token}"
+        self.address = f"http://127.0.0.1:{self.port}/lab/workspaces/{NAME}?token={self._token}"
         argv = [
             *(
                 sys.executable,
@@ -88,7 +89,7 @@ class JupyterLab:
         ]
         env = {
             **os.environ,
-            "JUPYTER_TOKEN": token,  # not an argument: everybody can read those
+            "JUPYTER_TOKEN": self._token,  # not an argument: everybody can read those
             "JUPYTER_CONFIG_PATH": os.pathsep.join(
                 filter(
                     None,
@@ -103,10 +104,14 @@ class JupyterLab:
         self.child.wait_ready(self._answers, _READY_TIMEOUT_S, what="JupyterLab", interval_s=0.1)
 
     def _answers(self) -> bool:
+        # With the token: on a port that is taken somebody else's JupyterLab would answer for this one.
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/status", headers={"Authorization": f"token {self._token}"}
+        )
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api", timeout=5):
-                return True
-        except (urllib.error.URLError, OSError):
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return "started" in json.load(answer)
+        except (OSError, ValueError, http.client.HTTPException):  # nothing yet, or not what was asked for
             return False
 
     def wait(self) -> int:
@@ -116,8 +121,9 @@ class JupyterLab:
         return code
 
     def stop(self) -> None:
-        """End it, its kernels, and what they started."""
-        self.child.stop(_STOP_GRACE_S)
+        """End it, its kernels, and what they started; its log stays only if it failed."""
+        if self.child.stop(_STOP_GRACE_S) == 0:
+            self.log.unlink(missing_ok=True)
 
 
 def run(here: Path, *, port: int = 0, browser: bool = True, reset: bool = False) -> int:
