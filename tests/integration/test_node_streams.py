@@ -327,12 +327,82 @@ def test_only_what_was_asked_for_is_sent(endpoint: Endpoint, pod: str) -> None:
     assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "9"}]
 
 
-def test_spdy_is_refused_in_words(endpoint: Endpoint, pod: str) -> None:
-    spdy = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
-    path = f"/exec/default/{pod}/{pod}?command=x&output=1"
-    status, text = endpoint.ask(path, certificate=endpoint.api_server, method="POST", headers=spdy)
-    assert status == 501
-    assert "1.37" in text
+@pytest.mark.parametrize(
+    "path", ["/exec/default/{pod}/{pod}?command=x&output=1", "/portForward/default/{pod}"]
+)
+def test_only_known_protocols_are_spoken(endpoint: Endpoint, pod: str, path: str) -> None:
+    for upgrade, code in (
+        ({}, 400),
+        ({"Connection": "Upgrade", "Upgrade": "h2c"}, 400),
+        ({"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}, 403),
+        (
+            {
+                "Connection": "Upgrade",
+                "Upgrade": "SPDY/3.1",
+                "X-Stream-Protocol-Version": "v9.channel.k8s.io",
+            },
+            403,
+        ),
+    ):
+        status, text = endpoint.ask(
+            path.format(pod=pod), certificate=endpoint.api_server, method="POST", headers=upgrade
+        )
+        assert status == code, text
+
+
+# ---- API servers before 1.36 ----
+
+
+def as_before_1_36(lab: NodeLab, action: str, act: Callable[[], Any]) -> None:
+    """Do something until it went over SPDY: the API server speaks that to a node that declares nothing.
+
+    The node declares again what it can whenever it reports its status, so that one try may go the other way.
+    """
+    path = f"/api/v1/nodes/{lab.node.name}/status"
+
+    def spoken() -> int:
+        lines = lab.node.log.read_text().splitlines()
+        return sum(action in line and "SPDY" in line for line in lines)
+
+    before = spoken()
+
+    def tried() -> bool:
+        lab.cluster.rest.call(
+            "PATCH",
+            path,
+            body={"status": {"declaredFeatures": None}},
+            content_type="application/merge-patch+json",
+        )
+        act()
+        return spoken() > before
+
+    until(f"{action} goes over SPDY", tried, 120)
+
+
+def test_exec_works_where_spdy_is_spoken(lab: NodeLab, pod: str) -> None:
+    def act() -> None:
+        done = execute(lab, pod, "--", "out:1", "err:2", "fail:7")
+        assert (done.stdout, done.returncode) == (b"1\n", 7), done.stderr
+        assert done.stderr.startswith(b"2\n")
+        done = execute(lab, "-i", pod, "--", "copy", stdin=b"x" * 300_000)
+        assert done.stdout == b"x" * 300_000, (len(done.stdout), done.stderr)
+        assert done.returncode == 0
+
+    as_before_1_36(lab, "exec", act)
+
+
+def test_a_client_that_leaves_over_spdy_takes_its_instance_along(
+    lab: NodeLab, endpoint: Endpoint, pod: str
+) -> None:
+    def act() -> None:
+        argv = lab.cluster.kubectl_argv("exec", pod, "--", "out:up", "sleep:600")
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"up\n"
+            client.kill()
+        until("its instance has ended", lambda: instances(endpoint) == 0, 60)
+
+    as_before_1_36(lab, "exec", act)
 
 
 # ---- attach ----
@@ -463,9 +533,22 @@ def test_a_port_on_which_no_module_listens_is_not_forwarded(lab: NodeLab, pod: s
         until("kubectl says why", lambda: any(wanted in line for line in lines))
 
 
-def test_ports_are_forwarded_to_websocket_clients_only(lab: NodeLab, endpoint: Endpoint, pod: str) -> None:
-    upgrade = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
-    path = f"/portForward/default/{pod}"
-    status, text = endpoint.ask(path, certificate=endpoint.api_server, method="POST", headers=upgrade)
-    assert status == 501
-    assert "use kubectl 1.31 or newer and an API server of Kubernetes 1.37 or newer" in text
+def test_ports_are_forwarded_where_spdy_is_spoken(lab: NodeLab, unique: Name) -> None:
+    name, served = unique("serving-spdy"), free_port()
+    image = f"{lab.cluster.registry}/serve:v1"
+    Client().push(ROOT / "data/wasm/serve.wasm", image)
+    lab.apply(name, image, args=(str(served), "first"), container={"ports": [{"containerPort": served}]})
+    lab.running(name)
+    address = lab.get(name)["status"]["podIP"]
+    until("the module answers", lambda: ask(address, served))
+
+    def act() -> None:
+        with forwarded(lab, name, served) as (port, lines):
+            answers = [ask("127.0.0.1", port) for _ in range(5)]
+            assert all(one and one.startswith("first says hello, request ") for one in answers), (
+                answers,
+                lines,
+            )
+
+    as_before_1_36(lab, "portForward", act)
+    lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")

@@ -7,9 +7,23 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
+
     from aiohttp import web
 
+_ESTABLISHED = 1  # TCP_ESTABLISHED of linux/tcp_states.h
 _IDLE_S, _EVERY_S, _PROBES = 30, 10, 3
+
+
+def is_connected(transport: asyncio.BaseTransport | None) -> bool:
+    """Whether the kernel still has the connection; True where it does not say."""
+    if transport is None or transport.is_closing():
+        return False
+    connection: Any = transport.get_extra_info("socket")
+    try:
+        return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED)
+    except (OSError, AttributeError):
+        return True
 
 
 def keep_alive(request: web.Request) -> None:

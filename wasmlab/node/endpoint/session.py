@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Awaitable, Callable
 
 from aiohttp import WSMsgType, web
 
 from wasmlab.node.endpoint import streams
 from wasmlab.node.endpoint.streams import Frame, Streams
-from wasmlab.node.keepalive import keep_alive
+from wasmlab.node.keepalive import is_connected, keep_alive
 
 _CLOSE_S = 2.0
-_ESTABLISHED = 1  # TCP_ESTABLISHED of linux/tcp_states.h
 
 
 class Session:
@@ -56,14 +54,7 @@ class Session:
         """
         with contextlib.suppress(ConnectionError):
             await self._socket.ping()
-        transport = self._request.transport
-        if self._socket.closed or transport is None or transport.is_closing():
-            return True
-        connection = transport.get_extra_info("socket")
-        try:
-            return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED)
-        except (OSError, AttributeError):
-            return False
+        return self._socket.closed or not is_connected(self._request.transport)
 
     async def send(self, channel: int, data: bytes) -> None:
         """Send bytes on a channel, waiting for a slow client; nothing if it does not want the channel.

@@ -1,4 +1,4 @@
-"""``kubectl exec`` and ``kubectl attach``, over WebSockets.
+"""``kubectl exec`` and ``kubectl attach``, over WebSockets or SPDY.
 
 What exec means here: a module is one program, there is no shell and no second file to start. So the words after ``--``
 are the arguments of another instance of the container's module, in a sandbox with the same engine, environment,
@@ -9,8 +9,8 @@ module has no terminal. An instance ends with its container, and when its client
 What attach means here: the running module's output from now on, read where its log is written; input if the container
 was given ``stdin: true``.
 
-A 1.37 API server passes WebSockets on to a node that declares ``ExtendWebSocketsToKubelet``; an older one speaks SPDY,
-which this node does not.
+An API server of 1.36 or newer passes WebSockets on to a node that declares ``ExtendWebSocketsToKubelet``; an older one
+speaks SPDY, whatever its client speaks.
 
 References
 ----------
@@ -39,18 +39,17 @@ from wasmlab.node.endpoint.guard import user_name
 from wasmlab.node.endpoint.logserver import FOLLOW_POLL_S
 from wasmlab.node.endpoint.logview import Tail, has_ended
 from wasmlab.node.endpoint.session import Session
+from wasmlab.node.endpoint.spdysession import SpdySession
 from wasmlab.node.endpoint.streams import Frame, Streams
 from wasmlab.node.pods.manager import PodManager
 from wasmlab.node.pods.worker import PodWorker
+from wasmlab.node.portforward import upgrade
 from wasmlab.node.runtime.crilog import StreamSplitter
 from wasmlab.node.runtime.pipes import Pipe, write
 from wasmlab.node.spec import podspec
 from wasmlab.node.status import outcomes
 
-_NO_SPDY = (
-    "this node serves exec and attach over WebSockets (v5.channel.k8s.io, v4.channel.k8s.io) only: use an API server "
-    "of Kubernetes 1.37 or newer, which passes them on\n"
-)
+_NO_UPGRADE = "unable to upgrade: exec and attach need a connection that becomes a WebSocket, or SPDY/3.1\n"
 _NO_TERMINAL = "a WASM module has no terminal: leave -t out (-i alone passes stdin)"
 
 
@@ -96,11 +95,16 @@ class StreamServer:
         container = worker.find(path["container"])
         if container is None:
             return web.Response(status=404, text=f'container not found ("{path["container"]}")\n')
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            return web.Response(status=501, text=_NO_SPDY)
-        offered = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        if not set(offered) & set(streams.PROTOCOLS):
-            return web.Response(status=403, text=f"requested protocols are not supported: {offered}\n")
+        opened: type[Session | SpdySession] = Session
+        if upgrade.is_wanted(request):
+            opened, known = SpdySession, upgrade.agreed(request, (streams.V4,)) is not None
+        elif request.headers.get("Upgrade", "").lower() == "websocket":
+            offered = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+            known = bool(set(offered) & set(streams.PROTOCOLS))
+        else:
+            return web.Response(status=400, text=_NO_UPGRADE)
+        if not known:
+            return web.Response(status=403, text="none of the requested protocols is supported\n")
         command = request.query.getall("command", [])
         log.info(
             action,
@@ -108,8 +112,12 @@ class StreamServer:
             container=container.record.name,
             user=user_name(request),
             arguments=len(command),
+            over=request.headers["Upgrade"],
         )
-        session = await Session.open(request, wanted)
+        try:
+            session = await opened.open(request, wanted)
+        except ConnectionError:
+            return upgrade.Nothing()
         work = (
             self._exec(session, container, command)
             if action == "exec"
@@ -128,7 +136,9 @@ class StreamServer:
             await session.finish(status)
         return session.response
 
-    async def _exec(self, session: Session, container: ContainerTask, command: Sequence[str]) -> bytes | None:
+    async def _exec(
+        self, session: Session | SpdySession, container: ContainerTask, command: Sequence[str]
+    ) -> bytes | None:
         """Run an instance to its end. Returns the Status to send, or None if nobody is there to read it."""
         if session.streams.tty:
             return streams.failure(_NO_TERMINAL, code=400, reason="BadRequest")
@@ -189,7 +199,9 @@ class StreamServer:
                 await session.send(streams.STDERR, f"{end.message}\n".encode())
             return streams.exited(end.exit_code)
 
-    async def _attach(self, session: Session, worker: PodWorker, container: ContainerTask) -> bytes | None:
+    async def _attach(
+        self, session: Session | SpdySession, worker: PodWorker, container: ContainerTask
+    ) -> bytes | None:
         """Show what the container prints until it has ended or the client has left."""
         if session.streams.tty:
             return streams.failure(_NO_TERMINAL, code=400, reason="BadRequest")
@@ -248,17 +260,17 @@ def arguments_of(command: Sequence[str], module: str) -> Sequence[str]:
     return command[1:]
 
 
-async def _copy_both(session: Session, stdout: Pipe, stderr: Pipe) -> None:
+async def _copy_both(session: Session | SpdySession | SpdySession, stdout: Pipe, stderr: Pipe) -> None:
     await asyncio.gather(_copy(session, streams.STDOUT, stdout), _copy(session, streams.STDERR, stderr))
 
 
-async def _copy(session: Session, channel: int, pipe: Pipe) -> None:
+async def _copy(session: Session | SpdySession | SpdySession, channel: int, pipe: Pipe) -> None:
     async for data in pipe.portions():
         await session.send(channel, data)
 
 
 async def _show(
-    session: Session, worker: PodWorker, container: ContainerTask, run_id: str, tail: Tail
+    session: Session | SpdySession, worker: PodWorker, container: ContainerTask, run_id: str, tail: Tail
 ) -> None:
     splitter, pause_s = StreamSplitter(), FOLLOW_POLL_S[0]
     while True:

@@ -1,8 +1,8 @@
 """``kubectl port-forward``: connections to what a pod's modules listen on.
 
 ``kubectl`` opens a WebSocket and speaks SPDY inside it (`spdy`): two streams for each connection, one for its bytes and
-one for what went wrong. A 1.37 API server passes that on, as it is, to a node that declares
-``ExtendWebSocketsToKubelet``.
+one for what went wrong. An API server of 1.36 or newer passes that on, as it is, to a node that declares
+``ExtendWebSocketsToKubelet``; an older one unpacks it, and speaks SPDY without a WebSocket around it (`upgrade`).
 
 A pod here has no network of its own. So that ``pods/portforward`` is no way to everything that listens on the node,
 only those ports are reached on which a process of the pod itself listens.
@@ -23,15 +23,14 @@ from aiohttp import WSMsgType, web
 from wasmlab.node import log
 from wasmlab.node.keepalive import keep_alive
 from wasmlab.node.pods.manager import PodManager
-from wasmlab.node.portforward import spdy
+from wasmlab.node.pods.worker import PodWorker
+from wasmlab.node.portforward import spdy, upgrade
 from wasmlab.node.portforward.session import Session
 from wasmlab.node.spec import podspec
 
 PROTOCOL = "SPDY/3.1+portforward.k8s.io"
-NO_SPDY = (
-    f"this node forwards ports over WebSockets ({PROTOCOL}) only: use kubectl 1.31 or newer and an API server of "
-    "Kubernetes 1.37 or newer, which passes them on\n"
-)
+_UNTUNNELED = "portforward.k8s.io"
+_NO_UPGRADE = "unable to upgrade: forwarding needs a connection that becomes a WebSocket, or SPDY/3.1\n"
 _CLOSE_S = 2.0
 
 
@@ -65,8 +64,10 @@ class PortForwardServer:
             return web.Response(status=404, text="pod does not exist\n")
         if path.get("uid", worker.uid) != worker.uid:
             return web.Response(status=404, text="pod not found\n")
+        if upgrade.is_wanted(request):
+            return await self._untunneled(request, worker)
         if request.headers.get("Upgrade", "").lower() != "websocket":
-            return web.Response(status=501, text=NO_SPDY)
+            return web.Response(status=400, text=_NO_UPGRADE)
         offered = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         if PROTOCOL not in offered:
             return web.Response(status=403, text=f"requested protocols are not supported: {offered}\n")
@@ -76,11 +77,25 @@ class PortForwardServer:
         )
         await answer.prepare(request)
         keep_alive(request)
-        task = asyncio.create_task(Session(_Tunnel(answer), worker).run())
+        await self._run(Session(_Tunnel(answer), worker))
+        return answer
+
+    async def _untunneled(self, request: web.Request, worker: PodWorker) -> web.StreamResponse:
+        if upgrade.agreed(request, (_UNTUNNELED,)) is None:
+            return web.Response(status=403, text=f"this node speaks {_UNTUNNELED}\n")
+        log.info("portForward", pod=podspec.key(worker.pod), user=self._user_name(request), over=upgrade.SPDY)
+        try:
+            link = await upgrade.Upgraded.take(request, _UNTUNNELED)
+        except ConnectionError:
+            return upgrade.Nothing()
+        await self._run(Session(link, worker))
+        return upgrade.Nothing()
+
+    async def _run(self, session: Session) -> None:
+        task = asyncio.create_task(session.run())
         self._sessions.add(task)
         task.add_done_callback(self._sessions.discard)
         await task
-        return answer
 
 
 class _Tunnel:
