@@ -273,7 +273,7 @@ def _bearer(user: dict[str, Any], kubeconfig: Path, context: str | None) -> Call
 
     configuration = client.Configuration()
     config.load_kube_config(str(kubeconfig), context, configuration)
-    return lambda: str(configuration.get_api_key_with_prefix("authorization") or "")
+    return lambda: str(configuration.auth_settings().get("BearerToken", {}).get("value") or "")
 
 
 def _tls(cluster: dict[str, Any], user: dict[str, Any], base: Path) -> ssl.SSLContext:

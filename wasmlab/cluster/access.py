@@ -59,10 +59,16 @@ class Access:
         """A client of the API server; the typed APIs below share it."""
         from kubernetes import client, config
 
+        self._context_entry()  # says more clearly what is missing than the client does
         configuration = client.Configuration()
-        config.load_kube_config(
-            config_file=str(self.kubeconfig), context=self.context, client_configuration=configuration
-        )
+        try:
+            config.load_kube_config(
+                config_file=str(self.kubeconfig), context=self.context, client_configuration=configuration
+            )
+        except config.ConfigException as error:
+            raise ClusterError(
+                f"the kubeconfig {self.kubeconfig} cannot be used: {error}", remedy="check the file"
+            ) from error
         if urlsplit(configuration.host).hostname in ("127.0.0.1", "localhost", "::1"):
             # The client takes HTTPS_PROXY from the environment, and no proxy can reach our own loopback.
             configuration.proxy = None
@@ -78,7 +84,14 @@ class Access:
         """What this run of the lab makes in a cluster that is not ours; None in one that is."""
         from wasmlab.cluster.guest import Guest
 
-        return Guest(self.rest, self._context_entry().get("namespace", "")) if self.foreign else None
+        if not self.foreign:
+            return None
+        guest = Guest(self.rest, self._context_entry().get("namespace", ""))
+        self._leave_at_exit()
+        return guest
+
+    def _leave_at_exit(self) -> None:
+        """See to it that what the guest makes is removed."""
 
     @property
     def namespace(self) -> str:

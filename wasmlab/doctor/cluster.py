@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from wasmlab.cluster import Cluster
 
 _TIMEOUT_S = 10.0
-#: The oldest minor version of Kubernetes that the lab has been tried with, and the first one that speaks WebSockets to
-#: a kubelet, which `kubectl exec` into a module needs.
-_OLDEST, _WEBSOCKETS = 29, 37
+#: The oldest minor version of Kubernetes that the lab has been tried with (tests/skew).
+_OLDEST = 36
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$")
 
 
@@ -39,8 +38,7 @@ def check_cluster(kubeconfig: Path, *, context: str | None = None, registry: str
     from wasmlab.cluster import Cluster
 
     try:
-        cluster = Cluster.from_kubeconfig(kubeconfig, context, registry)
-        with cluster:
+        with Cluster.from_kubeconfig(kubeconfig, context, registry) as cluster:
             findings = list(_reach(cluster))
             if any(one.state == "missing" for one in findings):
                 return findings
@@ -91,15 +89,7 @@ def _reach(cluster: Cluster) -> Iterator[Finding]:
             "Kubernetes",
             "limited",
             f"{text}; the lab has been tried with 1.{_OLDEST} and newer",
-            "upgrade it, or see what works",
-        )
-    elif minor < _WEBSOCKETS:
-        yield Finding(
-            "Kubernetes",
-            "limited",
-            f"{text}: everything but `kubectl exec` and `attach` into modules on a WASM node, for which its API "
-            f"server would have to speak WebSockets to the node (1.{_WEBSOCKETS})",
-            "",
+            "nothing is known to be missing; if something is, upgrade it",
         )
     else:
         yield Finding("Kubernetes", "ok", text)

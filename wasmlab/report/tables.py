@@ -27,6 +27,8 @@ def summary_table(results: Results) -> pd.DataFrame:
     """
     frame = ordinary(results).frame
     table = stats.summarize(frame, "total_ns")
+    if table.empty:  # nothing but scale experiments
+        return table
     first = stats.summarize(frame, "first_byte_ns")
     table["first_byte"] = first["median"]
     return table.sort_values(
