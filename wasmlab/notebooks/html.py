@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,9 @@ def render(notebook: Any, target: Path, *, before: str = "", after: str = "") ->
         extra_loaders=[DictLoader({"wasmlab.html.j2": _TEMPLATE})],
         template_file="wasmlab.html.j2",
     )
+    # The state of widgets is for those who can click on them; they would need scripts from a content network.
+    notebook = copy.copy(notebook)
+    notebook["metadata"] = {key: value for key, value in notebook["metadata"].items() if key != "widgets"}
     links = ['<a href="index.html">All notebooks</a>', '<span class="grow"></span>']
     links += [f'<a href="{html.escape(before)}.html">← {html.escape(before)}</a>'] if before else []
     links += [f'<a href="{html.escape(after)}.html">{html.escape(after)} →</a>'] if after else []

@@ -51,7 +51,6 @@ class Board(widgets.VBox):
         self._rows: list[PodRow] = []
         self._detailed: tuple[Any, ...] | None = None
         self._choosing = threading.Lock()
-        self._changed = threading.Event()
         self._redraw_soon, self._ended = thinned(self._redraw, _REDRAW_S)
         # A log grows without a change of its pod.
         self._details_soon, self._details_ended = thinned(self._show_details, _REDRAW_S, refresh_s=2.0)
@@ -59,8 +58,8 @@ class Board(widgets.VBox):
             [widgets.HTML(html.STYLE, layout=widgets.Layout(display="none")), *self._make_parts()]
         )
         self.add_class("wasmlab-board")
-        self._feed = Feed(cluster, self._hear)
-        self._changed.wait(timeout_s)
+        self._feed = Feed(cluster, self._redraw_soon)
+        self._feed.wait(timeout_s)
         self._redraw()
         lifetimes.opened(self)
 
@@ -153,10 +152,6 @@ class Board(widgets.VBox):
         return {**bundle, "text/html": self.as_html()}
 
     # ---------------------------------------------------------------- what is shown
-
-    def _hear(self) -> None:
-        self._changed.set()
-        self._redraw_soon()
 
     def _head(self) -> tuple[str, str]:
         with self._feed.lock:

@@ -40,10 +40,16 @@ class Feed:
         self.lock = threading.Lock()
         self.trouble, self.remedy = "", ""
         self._on_change = on_change
+        self._unknown = set(_PATHS)
+        self._told = threading.Event()
         self._closed = threading.Event()
         for kind in _PATHS:
             name = f"wasmlab-{kind}"
             threading.Thread(target=self._follow, args=(kind, cluster.rest), daemon=True, name=name).start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until nodes and pods have been listed, or something is wrong; return whether that came in time."""
+        return self._told.wait(timeout_s)
 
     def close(self) -> None:
         """Stop following; the threads end with their watch, within a few seconds."""
@@ -62,12 +68,16 @@ class Feed:
                 with self.lock:
                     self.state.replace(kind, listing["items"])
                     self.trouble, self.remedy = "", ""
+                    self._unknown.discard(kind)
+                    if not self._unknown:
+                        self._told.set()
                 self._on_change()
                 pause_s = _RETRY_S
                 self._watch(kind, rest, listing["metadata"]["resourceVersion"])
             except ClusterError as error:
                 with self.lock:
                     self.trouble, self.remedy = error.message, error.remedy or ""
+                self._told.set()
                 self._on_change()
                 self._closed.wait(pause_s)
                 pause_s = min(2 * pause_s, _RETRY_MOST_S)

@@ -20,6 +20,7 @@ from wasmlab.modules import workloads
 from wasmlab.widgets import charts, html, lifetimes
 from wasmlab.widgets.feed import thinned
 from wasmlab.widgets.launching import MODES, Choice, Launch
+from wasmlab.widgets.ownnode import OwnNode
 from wasmlab.widgets.records import MEASURES, Standing, failures, standing, verdict
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Launcher(widgets.VBox):
     def __init__(self, cluster: Cluster, container_node: ContainerdNode | None = None) -> None:
         self._cluster = cluster
         self._container_node = container_node
-        self._own_node: ContainerdNode | None = None
+        self._own_node = OwnNode(cluster)
         self._launch: Launch | None = None
         self._ending: Ending | None = None
         # What is said at the end; empty while a launch runs.
@@ -170,7 +171,7 @@ class Launcher(widgets.VBox):
             _ORDERS[self._order.value],
         )
         self._launch = launch = Launch(
-            self._cluster, choice, self._container_node or self._own_node, on_change=self._changed
+            self._cluster, choice, self._container_node, on_change=self._redraw_soon
         )
         self._ending, self._told = None, ""
         self._history = {engine: [] for engine in choice.engines}
@@ -207,7 +208,7 @@ class Launcher(widgets.VBox):
         self.wait(_JOIN_S)
         self._ended.set()
         lifetimes.closed(self)
-        self._stop_own_node()
+        self._own_node.stop()
         super().close()
 
     def abandon(self) -> None:
@@ -215,7 +216,6 @@ class Launcher(widgets.VBox):
         self._ended.set()
         if self._launch is not None:
             self._launch.abandon()
-        self._stop_own_node()
 
     def snapshot(self) -> Any:
         """Return what is shown now as a figure that needs no kernel: it stays in a notebook that is kept."""
@@ -234,7 +234,10 @@ class Launcher(widgets.VBox):
     def _work(self, launch: Launch) -> None:
         try:
             if launch.choice.path == "containerd" and launch.container_node is None:
-                launch.container_node = self._start_own_node(launch)
+                launch.doing = "starting a container node: kubelet, containerd, the shim"
+                self._redraw_soon()
+                launch.container_node = self._own_node.get()
+                launch.doing = "preparing: the node pulls and compiles the module"
             self._ending = launch.run()
             told = f'<div role="status">{html.escape(self._ending)}</div>{self._failures()}'
         except Exception as error:  # whatever it is: the buttons must come back, and somebody must be told
@@ -244,26 +247,6 @@ class Launcher(widgets.VBox):
             self._said.value = html.block(told)
             self._bar.value = len(launch.records())
         self._start.disabled, self._cancel.disabled = False, True
-        self._redraw_soon()
-
-    def _start_own_node(self, launch: Launch) -> ContainerdNode:
-        from wasmlab.containerd import ContainerdNode
-
-        launch.doing = "starting a container node: kubelet, containerd, the shim"
-        self._changed()
-        self._own_node = ContainerdNode(self._cluster)
-        try:
-            return self._own_node.start()
-        except BaseException:
-            self._stop_own_node()
-            raise
-
-    def _stop_own_node(self) -> None:
-        node, self._own_node = self._own_node, None
-        if node is not None:
-            node.stop()
-
-    def _changed(self) -> None:
         self._redraw_soon()
 
     def _failures(self) -> str:
