@@ -115,6 +115,25 @@ def test_interruption_leaves_no_half_binary_and_no_compiler(fake_go, tmp_path: P
     assert not Path(f"/proc/{compiler}").exists()
 
 
+@pytest.mark.parametrize(
+    ("cores", "available_mib", "flags", "expected"),
+    [
+        (2, 20_000, "", []),
+        (16, 3_000, "", ["-p", "2"]),
+        (2, 500, "", ["-p", "1"]),
+        (1, 500, "", []),
+        (16, 3_000, "-buildvcs=false -p=8", []),
+    ],
+)
+def test_no_more_is_compiled_at_once_than_there_is_memory_for(
+    monkeypatch: pytest.MonkeyPatch, cores: int, available_mib: int, flags: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr(binary, "usable_bytes", lambda: (0, available_mib * 1024**2))
+    monkeypatch.setenv("GOFLAGS", flags)
+    assert binary._at_once() == expected
+
+
 def test_the_key_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "main.go").write_text("package main")
     (tmp_path / "go.mod").write_text("module x")

@@ -25,6 +25,7 @@ from pathlib import Path
 from wasmlab.cluster import gotoolchain, prebuilt
 from wasmlab.console import Meter, mark, say
 from wasmlab.errors import PrerequisiteError, ProcessError
+from wasmlab.memory import usable_bytes
 from wasmlab.paths import cache_dir, file_lock
 
 SOURCES = Path(__file__).with_name("kube")
@@ -33,6 +34,8 @@ OVERRIDE = "WASMLAB_KUBE"
 _LOCK_TIMEOUT_S = 3600.0
 _TAIL_LINES = 25
 _KEEP = 3
+# The largest packages take about this much to compile.
+_COMPILER_BYTES = 1024**3
 
 
 def key(go: gotoolchain.Go) -> str:
@@ -120,9 +123,8 @@ def _build(go: gotoolchain.Go, path: Path, progress: bool) -> None:
         + (kubernetes.split(".")[1])
     )
     try:
-        _run(
-            go, ["build", "-v", "-trimpath", "-ldflags", flags, "-o", str(partial), "."], env, meter.compiling
-        )
+        argv = ["build", *_at_once(), "-v", "-trimpath", "-ldflags", flags, "-o", str(partial), "."]
+        _run(go, argv, env, meter.compiling)
         partial.chmod(0o755)
         os.replace(partial, path)
     finally:
@@ -130,6 +132,14 @@ def _build(go: gotoolchain.Go, path: Path, progress: bool) -> None:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
     meter.finish(path)
+
+
+def _at_once() -> list[str]:
+    """How many packages to compile at once: one a core, unless there is too little memory for that (Binder's builders)."""
+    if "-p=" in os.environ.get("GOFLAGS", ""):
+        return []
+    affordable = max(1, usable_bytes()[1] // _COMPILER_BYTES)
+    return ["-p", str(affordable)] if affordable < len(os.sched_getaffinity(0)) else []
 
 
 def _kubernetes_version() -> str:
