@@ -29,17 +29,21 @@ def leaves() -> Iterator[tuple[str, Any]]:
 
 @pytest.mark.timeout(300)
 def test_the_pages_are_what_would_be_written() -> None:
-    old = reference.stale(ROOT / "docs" / "reference")
+    old = reference.stale(ROOT / "docs")
     assert not old, f"out of date: {', '.join(old)}; write them: python -m wasmlab.reference"
 
 
 def test_pages_are_written_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "pages", lambda: {"a.md": "# A\n\nOne.\n"})
-    (tmp_path / "b.md").write_text("old")
-    assert reference.stale(tmp_path) == ["a.md", "b.md"]
-    assert reference.write(tmp_path) == [tmp_path / "a.md", tmp_path / "b.md"]
+    monkeypatch.setattr(reference, "pages", lambda: {"reference/a.md": "# A\n\nOne.\n", "b.svg": "<svg/>"})
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "b.md").write_text("old")
+    (tmp_path / "own.md").write_text("somebody's")
+    old = ["b.svg", "reference/a.md", "reference/b.md"]
+    assert reference.stale(tmp_path) == old
+    assert reference.write(tmp_path) == [tmp_path / name for name in old]
     assert reference.write(tmp_path) == reference.stale(tmp_path) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["a.md"]
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"b.svg", "own.md", "reference/a.md"}
 
 
 @pytest.mark.timeout(300)

@@ -1,25 +1,27 @@
-"""The reference in ``docs/reference``, written from docstrings, parsers and the table of JSON documents.
+"""What of ``docs`` is written from the code: the reference, and the picture of the architecture.
 
-``python -m wasmlab.reference`` writes the pages, ``--check`` says whether they are what they should be. Nothing on them
+``python -m wasmlab.reference`` writes it, ``--check`` says whether they are what they should be. Nothing on them
 is written twice: who changes a docstring or an option writes them again, and a test compares.
 
-`python` makes the pages of the packages, `commandline` that of the commands; `documents` says what ``--json`` prints.
+`python` makes the pages of the packages from docstrings, `commandline` that of the commands from their parsers;
+`documents` says what ``--json`` prints; `picture` draws.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 
 def pages() -> dict[str, str]:
-    """Return every page by its file name.
+    """Return every page by its place below ``docs``.
 
     Returns
     -------
     dict of str to str
-        Markdown; the same on every machine.
+        The same on every machine.
     """
-    from wasmlab.reference import commandline, documents, python
+    from wasmlab.reference import commandline, documents, picture, python
 
     made = {"cli.md": commandline.page(), "json.md": documents.page(), **python.pages()}
     rows = [(title(text), name, about(text)) for name, text in made.items()]
@@ -32,7 +34,10 @@ def pages() -> dict[str, str]:
         "| --- | --- |",
     ]
     index += [f"| [{name}]({file}) | {what} |" for name, file, what in rows]
-    return {"README.md": "\n".join(index) + "\n", **made}
+    made = {"README.md": "\n".join(index) + "\n", **made}
+    return {"architecture.svg": picture.architecture()} | {
+        f"reference/{name}": page for name, page in made.items()
+    }
 
 
 def title(page: str) -> str:
@@ -51,28 +56,37 @@ def write(directory: Path) -> list[Path]:
     Parameters
     ----------
     directory : Path
-        Usually ``docs/reference``; nothing else may be in it.
+        Usually ``docs``. What is in its ``reference`` is all written here.
 
     Returns
     -------
     list of Path
         What has changed.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "reference").mkdir(parents=True, exist_ok=True)
     made = pages()
-    changed = [directory / name for name, text in made.items() if _read(directory / name) != text]
-    for path in changed:
-        path.write_text(made[path.name])
-    gone = [path for path in directory.glob("*.md") if path.name not in made]
-    for path in gone:
-        path.unlink()
-    return [*changed, *gone]
+    old = stale(directory, made)
+    for name in old:
+        path = directory / name
+        if name in made:
+            path.write_text(made[name])
+        else:
+            path.unlink()
+    return [directory / name for name in old]
 
 
-def stale(directory: Path) -> list[str]:
-    """Return the names of pages that are not as they would be written, or should not be there."""
-    made = pages()
-    names = {path.name for path in directory.glob("*.md")} | set(made)
+def stale(directory: Path, made: Mapping[str, str] | None = None) -> list[str]:
+    """Return the names of pages that are not as they would be written, or should not be there.
+
+    Parameters
+    ----------
+    directory : Path
+        Usually ``docs``.
+    made : mapping, optional
+        What `pages` returned.
+    """
+    made = pages() if made is None else made
+    names = {f"reference/{path.name}" for path in directory.glob("reference/*")} | set(made)
     return sorted(name for name in names if _read(directory / name) != made.get(name))
 
 

@@ -1,4 +1,4 @@
-"""``python -m wasmlab.reference [--check] [DIRECTORY]``: write the reference, or say what is out of date."""
+"""``python -m wasmlab.reference [--check] [DIRECTORY]``: write what of docs comes from the code, or compare it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wasmlab import reference
 def main(words: list[str]) -> int:
     """Return the exit code: 1 if pages are out of date and were only to be checked."""
     names = [word for word in words if not word.startswith("-")]
-    directory = Path(names[0]) if names else Path("docs/reference")
+    directory = Path(names[0]) if names else Path("docs")
     if "--check" in words:
         old = reference.stale(directory)
         for name in old:
