@@ -135,7 +135,7 @@ def _build(go: gotoolchain.Go, path: Path, progress: bool) -> None:
 
 
 def _at_once() -> list[str]:
-    """How many packages to compile at once: one a core, unless there is too little memory for that (Binder's builders)."""
+    """How many packages to compile at once: one a core, unless there is too little memory for that (as on Binder)."""
     if "-p=" in os.environ.get("GOFLAGS", ""):
         return []
     affordable = max(1, usable_bytes()[1] // _COMPILER_BYTES)
