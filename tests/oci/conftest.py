@@ -14,6 +14,8 @@ from tests.oci.fake_registry import FakeRegistry
 from wasmlab.oci.client import AsyncClient, Client
 from wasmlab.oci.protocol import Timeouts
 
+OLD = b"\0asm\x01\0\0\0 the old one"
+QUICK = Timeouts(connect_s=0.5, read_s=0.5, total_s=10.0)
 MODULE = b"\0asm\x01\0\0\0" + bytes(range(256)) * 40
 
 
@@ -70,3 +72,29 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between attempts; the real ones add up to seconds per case."""
     monkeypatch.setattr("wasmlab.oci.answers._BACKOFF_S", (0.02, 0.03))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    path = tmp_path / "target" / "out.wasm"
+    path.parent.mkdir()
+    path.write_bytes(OLD)
+    return path
+
+
+def untouched(out: Path) -> bool:
+    """The old file is as it was, and nothing lies beside it."""
+    return out.read_bytes() == OLD and os.listdir(out.parent) == [out.name]
+
+
+def failing(times: int, answer: Any) -> Any:
+    left = [times]
+
+    def before(handler: Any) -> bool:
+        if left[0] <= 0:
+            return False
+        left[0] -= 1
+        answer(handler)
+        return True
+
+    return before
