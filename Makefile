@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Most tests wait more than they compute: two at once take little more than half the time, on two cores too.
 AT_ONCE ?= 2
 
-.PHONY: help lab test bench lint format lock setup kube native containerd containerd2 clean venv-module browser \
+.PHONY: help lab test bench skew lint format lock setup kube native containerd containerd2 clean venv-module browser \
   jupyter binder wheels trywheels
 
 help: ## Show this list
@@ -27,6 +27,10 @@ jupyter: kube ## JupyterLab with the notebooks, the live board and a terminal; C
 bench: kube containerd containerd2 ## Measure every figure that the README shows
 	@$(BIN)/python -m wasmlab.engines.native_build --if-possible >/dev/null
 	$(BIN)/wasmlab bench figures $(ARGS)
+
+skew: setup ## By hand: build other Kubernetes releases (half an hour) and try the node under them
+	$(BIN)/python -m tests.skew.programs
+	WASMLAB_SKEW=1 $(BIN)/python -m pytest tests/skew $(ARGS)
 
 lint: setup ## Check style, types and who imports whom
 	$(BIN)/ruff check wasmlab tests

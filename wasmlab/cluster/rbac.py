@@ -72,7 +72,11 @@ def bindings() -> list[dict[str, Any]]:
 IN_NAMESPACE = (
     Right("run Pods in its namespace", ("pods",), _ALL),
     Right("read what they print", ("pods/log",), ("get",)),
-    Right("run commands in them", ("pods/exec",), ("get", "create")),
+    Right(
+        "run commands in them, and reach what they serve",
+        ("pods/exec", "pods/portforward"),
+        ("get", "create"),
+    ),
     Right("read what happened to them", ("events",), ("get", "list")),
     Right("wait until Pods may be created", ("serviceaccounts",), ("get",)),
     Right("run the article's Deployment", ("deployments",), _ALL, "apps"),
