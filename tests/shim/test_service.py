@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -510,6 +512,27 @@ def test_network_namespace_is_joined(pod, name):
         assert os.stat(f"/proc/{pid}/ns/net").st_ino == wanted
         one.exec("e", "/sleep.wasm", "60")
         assert os.stat(f"/proc/{one.start('e')}/ns/net").st_ino == wanted
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, timeout=20)
+
+
+def test_a_module_serves_in_the_pods_network_and_in_no_other(pod, name):
+    subprocess.run(["ip", "netns", "add", name], check=True, timeout=20)
+    inside = ["ip", "netns", "exec", name]
+    ask = "import sys, urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/' + sys.argv[1], timeout=10).read())"
+    try:
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True, timeout=20)
+        linux = {"namespaces": [{"type": "network", "path": f"/var/run/netns/{name}"}]}
+        one = pod("/serve.wasm", "8080", "me", linux={**linux, "cgroupsPath": f"/wasmlab-test/{name}"})
+        shutil.copy(Path(__file__).resolve().parents[2] / "data/wasm/serve.wasm", one.rootfs)
+        one.create()
+        one.start()
+        eventually(lambda: "listening on port 8080" in one.stdout.read_text())
+        for path, answer in (("", b"me says hello, request 1\n"), ("exit/5", b"bye\n")):
+            argv = [*inside, sys.executable, "-c", ask, path]
+            said = subprocess.run(argv, check=True, timeout=60, capture_output=True, text=True)
+            assert said.stdout == f"{answer}\n"
+        assert one.wait() == 5
     finally:
         subprocess.run(["ip", "netns", "del", name], check=False, timeout=20)
 

@@ -30,6 +30,8 @@ from wasmlab.engines.common import (
     trapped,
 )
 from wasmlab.engines.laps import Laps
+from wasmlab.engines.sockets import MODULE as WASIX
+from wasmlab.engines.sockets import Sockets
 from wasmlab.engines.spec import RunSpec, Span
 from wasmlab.engines.stdio import STDERR, STDOUT, Stdio, write_frame
 from wasmlab.errors import InvalidModule
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
 
     import wasmtime
 
-_WASIX = "wasix_32v1"
 # A worker must know which of the two it maps before it maps it.
 _COMPONENT_SUFFIX = ".component.cwasm"
 # fd_write of one byte, then proc_exit(0): what a worker rehearses with.
@@ -404,10 +405,8 @@ def _instantiate(
         try:
             return linker.instantiate(store, module)
         except wasmtime.WasmtimeError as error:
-            if f"`{_WASIX}::" not in str(error):
+            if f"`{WASIX}::" not in str(error):
                 raise
-    from wasmlab.engines.sockets import Sockets
-
     Sockets(ports).define(linker, store)
     return linker.instantiate(store, module)
 

@@ -23,9 +23,14 @@ def wants(module: str) -> Wants:
     """Return what the module at this path could do with a port; nothing if it cannot be read."""
     try:
         with open(module, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if data[:8] == _COMPONENT:
-                found = any(data.find(name) >= 0 for name in _COMPONENT_SOCKETS)
-                return Wants.COMPONENT if found else Wants.NOTHING
-            return Wants.WASIX if data.find(_CORE_SOCKETS) >= 0 else Wants.NOTHING
+            return wants_of(data)
     except (OSError, ValueError):
         return Wants.NOTHING  # it cannot be started either, and that is told elsewhere
+
+
+def wants_of(module: bytes | mmap.mmap) -> Wants:
+    """Return what a module could do with a port."""
+    if module[:8] == _COMPONENT:
+        found = any(module.find(name) >= 0 for name in _COMPONENT_SOCKETS)
+        return Wants.COMPONENT if found else Wants.NOTHING
+    return Wants.WASIX if module.find(_CORE_SOCKETS) >= 0 else Wants.NOTHING

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasmlab import engines
 from wasmlab.engines.spec import Preopen, RunSpec
+from wasmlab.modules.sockets import Wants, wants_of
 from wasmlab.shim.bundle import ENGINE_ANNOTATION, Bundle, BundleError, Process
 from wasmlab.shim.worker import enters_root
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 _WORKER_BYTES = 8 << 20
 
 
-def run_spec(container: Container, process: Process, path: str, argv: tuple[str, ...]) -> RunSpec:
-    """Return what to run: the module at `path` with the environment of `process`.
+def run_spec(
+    container: Container, process: Process, path: str, argv: tuple[str, ...], wasm: bytes
+) -> RunSpec:
+    """Return what to run: the module `wasm`, found at `path`, with the environment of `process`.
 
     Raises
     ------
@@ -35,6 +38,7 @@ def run_spec(container: Container, process: Process, path: str, argv: tuple[str,
         env=process.env,
         preopens=_preopens(bundle, container.engine),
         memory_bytes=None if limit is None else max(limit - _WORKER_BYTES, limit // 2),
+        listen=_ports(bundle, container.engine, wasm),
     )
 
 
@@ -55,6 +59,13 @@ def surroundings(container: Container, process: Process) -> dict[str, Any]:
             "capabilities": process.capabilities,
         },
     }
+
+
+def _ports(bundle: Bundle, engine: str, wasm: bytes) -> tuple[int, ...]:
+    """Every port, in a network namespace that is the pod's own: what a container may listen on is not in its bundle."""
+    if bundle.network is None or not engines.get(engine).capabilities.listens:
+        return ()
+    return (0,) if wants_of(wasm) is Wants.WASIX else ()
 
 
 def _preopens(bundle: Bundle, engine: str) -> tuple[Preopen, ...]:

@@ -78,7 +78,7 @@ class Launcher:
         engines.get(container.engine)
         path, wasm = self._module(container, request)
         bundle = container.bundle  # the module may have been found in another place than the bundle said
-        spec = run_spec(container, bundle.process, path, bundle.process.args)
+        spec = run_spec(container, bundle.process, path, bundle.process.args, wasm)
         task.streams = self._streams(task)
         container.cgroup.create(bundle.resources)
         self._launch(task, bundle.process, wasm, spec, lambda: 0, then)
@@ -92,7 +92,7 @@ class Launcher:
         else:
             argv, source = (*own.args[:1], *process.args), own
         path, wasm = bundles.read_module(container.bundle, source)
-        spec = run_spec(container, process, path, argv)
+        spec = run_spec(container, process, path, argv, wasm)
         task.streams = self._streams(task)
 
         def mounts_of() -> int:
