@@ -206,10 +206,8 @@ def test_compiler_that_dies_is_told(cache, monkeypatch):
 
 
 def test_compiling_has_a_deadline(cache):
-    begun = time.monotonic()
     with pytest.raises(SandboxError, match="longer than"):
         cache.artifact(engines.get("wasmtime"), HELLO, DIGEST, timeout_s=0.01)
-    assert time.monotonic() - begun < 10
     assert compiled_files(cache) == {}
 
 

@@ -157,7 +157,7 @@ def test_endless_loop_meets_its_deadline(sandbox, spec):
     assert outcome.trap == "deadline"
     assert outcome.exit_code is None
     assert "0.3 s" in outcome.message
-    assert 0.3 <= time.monotonic() - begun < 10
+    assert time.monotonic() - begun >= 0.3
 
 
 def test_sleeping_guest_meets_its_deadline(sandbox, spec):
