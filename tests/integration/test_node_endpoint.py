@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.node import metricskit
 from tests.node.endpointkit import Endpoint
 from tests.node.lab import NodeLab, push, retire, until
 from wasmlab.node.host.machine import default_address
@@ -307,6 +309,37 @@ def test_what_runs_and_what_it_uses(lab: NodeLab, console: str, unique: Callable
     assert container["logs"]["usedBytes"] > 0
     assert mine["process_stats"]["process_count"] == 1
     lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
+
+
+def test_kubectl_top(
+    lab: NodeLab, endpoint: Endpoint, console: str, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    """By what metrics-server reads; a module that has done next to nothing must not be missing."""
+    idle = unique("idle")
+    lab.apply(idle, console, container={"args": ["sleep:600"]})
+    lab.running(idle)
+
+    def scrape() -> str:
+        return endpoint.ask("/metrics/resource", certificate=endpoint.api_server)[1]
+
+    def top(*what: str) -> list[str] | None:
+        argv = lab.cluster.kubectl_argv("top", *what)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        name = lab.node.name if what[0] == "node" else idle
+        # Until the API server has found the new group, and there is something to compare with.
+        return next((line.split() for line in done.stdout.splitlines() if line.split()[:1] == [name]), None)
+
+    with metricskit.aggregated(lab.cluster, metricskit.MetricsApi(lab.node.name, scrape), tmp_path):
+        node = until("kubectl tops the node", lambda: top("node"))
+        name, cpu, _, memory, percent = node
+        assert name == lab.node.name
+        assert int(cpu.removesuffix("m")) >= 0
+        assert int(memory.removesuffix("Mi")) > 100
+        assert 0 <= int(percent.removesuffix("%")) <= 100
+        name, cpu, memory = until("kubectl tops the pod", lambda: top("pod"))
+        assert int(cpu.removesuffix("m")) < 1000
+        assert 0 < int(memory.removesuffix("Mi")) < 300
+    lab.cluster.kubectl("delete", "pod", idle, "--grace-period=0", "--force")
 
 
 @pytest.mark.parametrize("limits", [{}, {"memory": "160Mi"}])
