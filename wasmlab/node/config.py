@@ -73,7 +73,7 @@ class NodeConfig:
     capacity : mapping
         What the node says it has (cpu, memory, pods, ephemeral-storage), instead of what is found.
     eviction_hard : str
-        Below which amounts the node says that it is under pressure, as the kubelet's ``--eviction-hard``.
+        Below which amounts the node is under pressure and evicts pods, as the kubelet's ``--eviction-hard``.
     image_gc : GcPolicy
         When modules that no pod uses are removed.
     shutdown_grace_s, shutdown_grace_critical_s : float
