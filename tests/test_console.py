@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import pty
+import subprocess
 import sys
 
 import pytest
@@ -86,3 +90,36 @@ def test_times_for_people() -> None:
     assert console.time_left(10, 0, 5) == console.time_left(10, 5, 5) == ""
     assert console.time_left(10, 1, 5) == "about 40 s left"
     assert console.mark(True) in ("✓", "\x1b[32m✓\x1b[0m") and sys.stderr is not None
+
+
+PATIENT = """
+import sys, signal
+from wasmlab import console
+with console.patience("Never mind", after_s=600):
+    pass
+with console.patience("Compile it", after_s=0.01):
+    sys.stdin.read()
+assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+"""
+
+
+def test_patience_says_what_goes_on_and_leaves_nothing() -> None:
+    ours, theirs = pty.openpty()
+    # In a process of its own: the timer is pytest-timeout's here.
+    child = subprocess.Popen([sys.executable, "-c", PATIENT], stdin=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while b"Compile it" not in seen:
+            seen += os.read(ours, 1000)
+        child.stdin.close()
+        with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+            while piece := os.read(ours, 1000):
+                seen += piece
+        assert child.wait(60) == 0
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+    assert b"Never mind" not in seen and seen.endswith(b"\r\x1b[K")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -171,6 +172,43 @@ def _fitting(line: str, stream: TextIO) -> str:
     except (OSError, ValueError):
         return line
     return line if width <= 1 or len(line) < width else line[: width - 2] + "…"
+
+
+@contextlib.contextmanager
+def patience(title: str, *, after_s: float = 2.0) -> Iterator[None]:
+    """Say that something goes on, if the body takes longer than `after_s` seconds, and leave nothing of it.
+
+    Made of a timer's signal and not of a thread, because what comes next may be a fork. Where there is no terminal, and
+    in other threads than the first, nothing is shown.
+
+    Parameters
+    ----------
+    title : str
+        What is going on.
+    after_s : float
+        How long nothing is said, in seconds.
+    """
+    if not is_live(sys.stderr) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    started = time.monotonic()
+    drawn = False
+
+    def draw(*_: object) -> None:
+        nonlocal drawn
+        drawn = True
+        line = _fitting(f" … {title}  {time.monotonic() - started:5.1f} s", sys.stderr)
+        os.write(sys.stderr.fileno(), f"\r\x1b[K{line}".encode())
+
+    before = signal.signal(signal.SIGALRM, draw)
+    signal.setitimer(signal.ITIMER_REAL, after_s, LIVE_EVERY_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if drawn:
+            os.write(sys.stderr.fileno(), b"\r\x1b[K")
 
 
 @contextlib.contextmanager

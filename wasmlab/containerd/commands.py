@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wasmlab.cluster import commands as cluster
-from wasmlab.console import emit
+from wasmlab.console import emit, step
 
 _DIR_HELP = "Directory of the lab [default: $WASMLAB_DIR or ~/.local/state/wasmlab/lab]"
 Directory = Annotated[Path | None, typer.Option("--dir", "-d", help=_DIR_HELP, show_default=False)]
@@ -60,7 +60,6 @@ def up(
     node; `wasmlab containerd down` or `wasmlab down` removes them.
     """
     from wasmlab.cluster.cluster import Cluster
-    from wasmlab.console import step
     from wasmlab.containerd.node import ContainerdNode
 
     cluster = Cluster.attach(_root(dir))
@@ -128,7 +127,8 @@ def kind(
     """
     from wasmlab.containerd.kindfiles import write
 
-    written = write(out, workers=workers, image=image, bundle=bundle)
+    with step(f"Write {out}", quiet=bundle is not None):
+        written = write(out, workers=workers, image=image, bundle=bundle)
     if as_json:
         emit({"config": str(written), "runtimeClasses": str(out / "runtimeclasses.yaml")})
         return
@@ -154,7 +154,8 @@ def bundle(
     """
     from wasmlab.containerd.bundle import make
 
-    made = make(out.absolute(), prefix=prefix)
+    with step(f"Write {out}"):
+        made = make(out.absolute(), prefix=prefix)
     if as_json:
         emit({"dir": str(made), "prefix": prefix})
         return
@@ -187,7 +188,6 @@ def installer(
 def _push_installer(ref: str) -> None:
     import tempfile
 
-    from wasmlab.console import step
     from wasmlab.containerd.bundle import make
     from wasmlab.containerd.installimage import installer_image
     from wasmlab.oci.client import Client

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wasmlab.console import patience
+
 if TYPE_CHECKING:
     from wasmlab.engines.spec import Outcome, Preopen
 
@@ -132,7 +134,8 @@ def run(
         what = f"{target} is a directory" if path.is_dir() else f"there is no file {target}"
         raise WasmlabError(f"{what}", remedy="give the path of a .wasm file, or an image reference")
     name = path.name if _is_file(target) else target.rpartition("/")[2]
-    outcome = run_once(engine, module_spec(path, (name, *(args or ())), **options))
+    compiling = patience(f"Compile {name} for {engine}, once")
+    outcome = run_once(engine, module_spec(path, (name, *(args or ())), **options), compiling=compiling)
     code = _exit_code(outcome)
     if outcome_file is not None:
         outcome_file.write_text(json.dumps(outcome.to_json() | {"engine": engine, "status": code}) + "\n")
@@ -169,6 +172,7 @@ def _pulled(reference: str, use_http: bool, insecure: bool, pull: bool) -> Path:
 
     from wasmlab.errors import InvalidReference
     from wasmlab.oci import AsyncClient, Credentials, ModuleStore, Reference
+    from wasmlab.oci.progress import ProgressBar
     from wasmlab.paths import cache_dir
 
     try:
@@ -185,9 +189,10 @@ def _pulled(reference: str, use_http: bool, insecure: bool, pull: bool) -> Path:
             plain_http=True if use_http else None,
             insecure=insecure,
         ) as client:
-            stored = await ModuleStore(cache_dir("modules")).ensure(
-                ref, "Always" if pull else "IfNotPresent", client
-            )
+            with ProgressBar(f"Pull {ref}") as progress:
+                stored = await ModuleStore(cache_dir("modules")).ensure(
+                    ref, "Always" if pull else "IfNotPresent", client, progress=progress
+                )
         return stored.path
 
     return asyncio.run(ensure())

@@ -31,6 +31,7 @@ def run_once(
     stdout: int = 1,
     stderr: int = 2,
     cache: CompileCache | None = None,
+    compiling: contextlib.AbstractContextManager[object] | None = None,
 ) -> Outcome:
     """Run a module in a forked worker that gets the three descriptors as they are (files, pipes, terminals).
 
@@ -48,6 +49,8 @@ def run_once(
         The user's own by default.
     spec : RunSpec
         What to run.
+    compiling : context manager, optional
+        Entered while the module is compiled, which takes seconds if it is large; must leave no thread behind.
 
     Raises
     ------
@@ -70,7 +73,8 @@ def run_once(
     spans: list[Span] = []
     artifact = cache.peek(engine, spec)
     if artifact is None:
-        artifact = cache.artifact(engine, spec.module, spec.digest, spec=spec)
+        with compiling or contextlib.nullcontext():
+            artifact = cache.artifact(engine, spec.module, spec.digest, spec=spec)
         spans += cache.compiled
     engine.prepare(cache.root)
     spans += engine.prepared
