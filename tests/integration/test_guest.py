@@ -311,3 +311,33 @@ def test_the_notebooks_are_guests_too(cluster: Cluster, lent: Path, tmp_path: Pa
     before = snapshot(cluster)
     wasmlab("lab", "--kubeconfig", str(lent), "--only", "05", "--out", str(tmp_path / "reports"))
     settled(cluster, before)
+
+
+def test_a_node_joins_with_what_was_lent(
+    cluster: Cluster, lent: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    """`wasmlab node join` on another machine: the right to make tokens is enough, if the grants are there."""
+    before, name = snapshot(cluster), unique("lent")
+    words = [
+        "--kubeconfig",
+        str(lent),
+        "--dir",
+        str(tmp_path / name),
+        "--node-name",
+        name,
+        "--approve",
+        "--no-run",
+    ]
+    wasmlab("node", "join", *words)
+    assert (tmp_path / name / "kubeconfig").exists()
+    for request in (f"{name}-client", f"{name}-tls"):
+        cluster.rest.call("DELETE", f"/apis/certificates.k8s.io/v1/certificatesigningrequests/{request}")
+    settled(cluster, before)
+
+
+def test_both_ways_to_join_grant_the_same() -> None:
+    # Two packages that may not import each other.
+    from wasmlab.node.membership import grants
+
+    assert rbac.bindings() == grants.bindings()
+    assert rbac.GROUP == grants.GROUP
