@@ -13,7 +13,7 @@ from tests.ui.conftest import CHROMIUM, SHOTS
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.integration,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(400),
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)"),
 ]
 
@@ -51,7 +51,7 @@ def wait_for_text(page: Any, selector: str, pattern: str, timeout_s: float) -> N
             return
         assert not errors(page), errors(page)
         assert time.monotonic() < deadline, f"waited for {pattern!r}; there is {texts}"
-        page.wait_for_timeout(200)
+        page.wait_for_timeout(100)
 
 
 @pytest.mark.parametrize("name", ["00_start_here", "05_the_node"])
@@ -78,10 +78,67 @@ def run_cell(page: Any, index: int) -> None:
     for _ in range(10):
         cell.locator(".cm-content").click()
         page.keyboard.press("Shift+Enter")
-        page.wait_for_timeout(2000)
-        if cell.locator(".jp-InputPrompt").inner_text().strip("[]: \n"):
-            return
+        for _ in range(30):
+            if cell.locator(".jp-InputPrompt").inner_text().strip("[]: \n"):
+                return
+            page.wait_for_timeout(100)
     raise AssertionError("the cell does not start")
+
+
+def press_until(page: Any, key: str, name: str) -> None:
+    """Press a key until the element with this accessible name or text has the focus: what a keyboard alone can do."""
+    for _ in range(30):
+        page.keyboard.press(key)
+        if page.evaluate(FOCUSED).strip() == name:
+            return
+    raise AssertionError(f"{key} does not lead to {name!r}; it leads to {page.evaluate(FOCUSED)!r}")
+
+
+FOCUSED = """(() => {
+    const one = document.activeElement;
+    const label = one.id && document.querySelector(`label[for="${CSS.escape(one.id)}"]`);
+    return one.getAttribute('aria-label') || (label && label.textContent) || one.innerText || one.title || '';
+})()"""
+
+
+def widget(page: Any, number: int) -> Any:
+    """Return the board (0) or the launcher (1)."""
+    return page.locator(".wasmlab-board").nth(number)
+
+
+def field(page: Any, name: str) -> Any:
+    return page.locator(".wasmlab-board").get_by_label(name, exact=True)
+
+
+def button(page: Any, name: str) -> Any:
+    return page.locator(".jupyter-button", has_text=re.compile(f"^{name}$"))
+
+
+def nameless(page: Any) -> list[str]:
+    """Return the controls of the widgets that have no accessible name."""
+    found: list[str] = page.eval_on_selector_all(
+        ".wasmlab-board :is(button, select, input, textarea, [role=img])",
+        """all => all.filter(one => one.offsetParent && !(
+            one.getAttribute('aria-label') || one.title || one.innerText ||
+            [...(one.labels || [])].some(label => label.textContent.trim())
+        )).map(one => one.outerHTML.slice(0, 200))""",
+    )
+    return found
+
+
+def use_theme(page: Any, name: str) -> None:
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    page.locator(".lm-Menu-item", has_text="Theme").first.hover()
+    page.locator(".lm-Menu-item", has_text=re.compile(f"^{name}$")).click()
+    light = str("Light" in name).lower()
+    page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached")
+
+
+def look(page: Any, number: int, name: str) -> None:
+    """Keep a picture of a widget."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    widget(page, number).evaluate("one => one.scrollIntoView()")
+    page.screenshot(path=SHOTS / f"{name}.png")
 
 
 def test_the_live_notebook_by_mouse_and_keyboard(page: Any, lab: str) -> None:
@@ -94,66 +151,107 @@ def test_the_live_notebook_by_mouse_and_keyboard(page: Any, lab: str) -> None:
     wait_for_text(page, ".jp-OutputArea-output", "wasi_snapshot_preview1", 30)
 
     run_cell(page, 3)
-    wait_for_text(page, ".wasmlab", r"wasm-node\s+Ready", 90)
     run_cell(page, 4)
+    wait_for_text(page, ".wasmlab", r"wasm-node\s+✓ Ready", 90)
+    run_cell(page, 5)
     wait_for_text(page, ".jp-OutputArea-output", "applied 5 pods", 30)
     said = page.get_by_text("applied 5 pods of").last.inner_text()
     image = re.search(r"applied 5 pods of (\S+)", said)[1]  # type: ignore[index]
-    wait_for_text(page, ".wasmlab", "5 pods: 5 Succeeded", 30)
+    wait_for_text(page, ".wasmlab", "5 pods: 5 ✓ Succeeded", 60)
+    board_by_mouse(page, image)
+    board_by_keyboard(page)
 
-    # By mouse: open the editor, paste a manifest, apply it.
-    page.get_by_text("Apply a manifest").click()
-    page.get_by_placeholder("paste a manifest").fill(
+    run_cell(page, 6)
+    wait_for_text(page, ".wasmlab", "no pod has ended yet", 60)
+    assert not nameless(page), "a screen reader finds controls without a name"
+    measure(page)
+    burst(page)
+    run_cell(page, 7)
+    wait_for_text(page, ".jp-RenderedHTMLCommon .wasmlab", "cancelled: of 1000 pods", 60)
+    themes(page)
+
+    run_cell(page, 8)
+    wait_for_text(page, ".jp-OutputArea-output", "stopped", 90)
+    shutdown(page)
+
+
+def board_by_mouse(page: Any, image: str) -> None:
+    """Open the editor, paste a manifest, apply it; what is wrong is said with its remedy."""
+    button(page, "Apply a manifest").click()
+    manifest = field(page, "Manifest")
+    manifest.fill("kind: [")
+    button(page, "Apply").click()
+    wait_for_text(page, ".wasmlab .trouble", "this is no YAML(.|\n)*Try: look at line", 60)
+    manifest.fill(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: clicked}\nspec:\n  restartPolicy: Never\n"
         f"  containers: [{{name: c, image: '{image}', args: [by, mouse]}}]\n"
         "  tolerations: [{key: kubernetes.io/arch, operator: Exists}]\n"
     )
-    page.locator(".jupyter-button", has_text="Apply").click()
-    wait_for_text(page, ".wasmlab", "applied Pod clicked", 30)
-    wait_for_text(page, ".wasmlab-mono option", "clicked.*Completed", 30)
+    button(page, "Apply").click()
+    wait_for_text(page, ".wasmlab", "applied Pod clicked", 60)
+    wait_for_text(page, ".wasmlab-mono option", "Completed.*clicked", 60)
+    button(page, "Apply a manifest").click()
+    look(page, 0, "board")
 
-    # By keyboard alone: choose the pod in the list, read its log, delete it.
-    page.locator(".wasmlab-mono select").focus()
+
+def board_by_keyboard(page: Any) -> None:
+    """Choose the pod in the list, read its log, delete it."""
+    field(page, "Filter").focus()
+    press_until(page, "Tab", "Pods")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", (
+        "no focus is seen"
+    )
     page.keyboard.press("Home")
-    wait_for_text(page, ".wasmlab pre", r'Args are: \["by", "mouse"\]', 30)
-    page.screenshot(path=SHOTS / "board.png")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    for _ in range(6):
-        if page.evaluate("document.activeElement.innerText").strip() == "Delete pod":
-            break
-        page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.innerText").strip() == "Delete pod"
+    wait_for_text(page, ".wasmlab pre", r'Args are: \["by", "mouse"\]', 60)
+    press_until(page, "Tab", "Delete pod")
     page.keyboard.press("Enter")
-    wait_for_text(page, ".wasmlab", "pod default/clicked is being deleted", 30)
-    wait_for_text(page, ".wasmlab", "5 pods: 5 Succeeded", 30)
+    wait_for_text(page, ".wasmlab", "pod default/clicked is being deleted", 60)
+    wait_for_text(page, ".wasmlab", "5 pods: 5 ✓ Succeeded", 60)
 
-    # The launcher: a few pods of both engines, with figures that appear.
-    run_cell(page, 5)
-    page.locator(".widget-slider .widget-readout").first.evaluate("one => one.textContent = '4'")
-    page.locator(".widget-slider .widget-readout").first.press("Enter")
-    page.locator(".jupyter-button", has_text="Launch").click()
-    wait_for_text(page, ".wasmlab", r"done: \d+ runs, 0 failed", 90)
-    page.wait_for_function(
-        "[...document.querySelectorAll('.widget-image')].every(one => one.naturalWidth > 100)"
-    )
-    page.locator(".widget-image").first.scroll_into_view_if_needed()
-    page.screenshot(path=SHOTS / "launcher.png")
 
-    # In the dark: the board's text follows the theme.
-    light = page.locator(".wasmlab").first.evaluate("one => getComputedStyle(one).color")
-    page.get_by_role("menuitem", name="Settings", exact=True).click()
-    page.locator(".lm-Menu-item", has_text="Theme").first.hover()
-    page.locator(".lm-Menu-item", has_text=re.compile("^JupyterLab Dark$")).click()
-    page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
-    page.wait_for_function(
-        "light => getComputedStyle(document.querySelector('.wasmlab')).color != light",
-        arg=light,
-        timeout=10_000,
-    )
-    page.locator(".wasmlab").first.scroll_into_view_if_needed()
-    page.screenshot(path=SHOTS / "board_dark.png")
+def measure(page: Any) -> None:
+    """A few pods of both engines, with figures that appear."""
+    field(page, "of each engine").fill("8")
+    field(page, "of each engine").press("Enter")
+    button(page, "Launch").click()
+    wait_for_text(page, ".wasmlab", r"done: 16 pods in .*, 0 failed", 120)
+    wait_for_text(page, ".wasmlab .card", r"wasmer(.|\n)*95 % interval(.|\n)*n = \d$", 60)
+    assert page.locator(".wasmlab-board svg").count() == 4, "the board's wall and three charts"
+    look(page, 1, "launcher")
 
-    run_cell(page, 6)
-    wait_for_text(page, ".jp-OutputArea-output", "stopped", 60)
-    shutdown(page)
+
+def burst(page: Any) -> None:
+    """More pods than anybody wants to wait for; cancelled by the keyboard, which was left on the button."""
+    field(page, "of each engine").fill("500")
+    field(page, "of each engine").press("Enter")
+    widget(page, 1).get_by_label("Pods", exact=True).select_option("all at once")
+    button(page, "Launch").click()
+    wait_for_text(page, ".wasmlab", r"\d of 1000 pods have ended", 120)
+    wait_for_text(page, ".wasmlab", r"^[\d,]+ pods:|\d pods: ", 60)
+    look(page, 0, "board_burst")
+    look(page, 1, "launcher_burst")
+    page.wait_for_function(f"{FOCUSED}.trim() === 'Cancel'")
+    page.keyboard.press("Enter")
+    wait_for_text(page, ".wasmlab", r"cancelled: of 1000 pods \d+ had ended \(0 failed\).*None is left", 120)
+    wait_for_text(page, ".wasmlab", "5 pods: 5 ✓ Succeeded", 60)
+
+
+def themes(page: Any) -> None:
+    """Text and charts follow the theme."""
+
+    def colors() -> list[str]:
+        found: list[str] = page.evaluate(
+            """['.wasmlab', '.wasmlab .good', '.wasmlab svg text', '.wasmlab svg path[style*="--wl-wasmer"]'].map(
+                one => { const found = getComputedStyle(document.querySelector(`.wasmlab-board ${one}`));
+                         return found.fill + found.stroke + found.color; })"""
+        )
+        return found
+
+    light = colors()
+    use_theme(page, "JupyterLab Dark")
+    deadline = time.monotonic() + 30
+    while not all(one != other for one, other in zip(light, colors(), strict=True)):
+        assert time.monotonic() < deadline, f"in the dark as in the light: {light}, {colors()}"
+        page.wait_for_timeout(100)
+    look(page, 0, "board_dark")
+    look(page, 1, "launcher_dark")
