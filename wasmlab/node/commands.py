@@ -109,7 +109,7 @@ def run(
     volume_sync_s: Annotated[float, typer.Option(hidden=True)] = 60.0,
     volume_watch_s: Annotated[float, typer.Option(hidden=True)] = 10.0,
     eviction_hard: Annotated[
-        str, typer.Option(help="Below which amounts the node is under pressure: it takes no pods, and evicts some.")
+        str, typer.Option(help="Below which amounts it evicts pods and takes no more.")
     ] = pressure.DEFAULT,
     image_gc_high_threshold: Annotated[
         int, typer.Option(help="Percent of the disk from which on unused modules are removed.")
