@@ -233,3 +233,8 @@ def _public(url: str) -> str:
     except ValueError:
         return url.partition("?")[0]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def says_nothing(error: RegistryError) -> bool:
+    """Whether a HEAD failed in a way that another request can explain: its answer has no body, so no code."""
+    return error.context.get("code") is None and error.status in (400, 401, 403, 404, 405, 501)

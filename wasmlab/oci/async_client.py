@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from wasmlab.errors import (
-    DigestMismatch,
     InvalidReference,
-    NotFound,
     OCIError,
     RegistryError,
     SizeMismatch,
     UnsupportedArtifact,
 )
-from wasmlab.oci import answers, artifact, protocol
+from wasmlab.oci import answers, artifact, protocol, upload
 from wasmlab.oci import digest as digests
-from wasmlab.oci.artifact import Descriptor, Layout, Manifest
+from wasmlab.oci.artifact import Layout, Manifest
 from wasmlab.oci.credentials import Credentials
 from wasmlab.oci.digest import Verifier
 from wasmlab.oci.image import Image, Index
 from wasmlab.oci.progress import ProgressCallback, counter
-from wasmlab.oci.protocol import FilePart, Timeouts
+from wasmlab.oci.protocol import Timeouts
 from wasmlab.oci.reference import Reference
 from wasmlab.oci.results import Inspected, Located, Pulled, Pushed, PushedImage
 from wasmlab.oci.session import Session, TokenCache
@@ -125,14 +123,14 @@ class AsyncClient:
         try:
             response = await session.send(request, 200)
         except RegistryError as error:
-            if _says_nothing(error):
+            if answers.says_nothing(error):
                 return (await self._fetch(session, ref, ref.target)).digest
             raise
         digest = response.header("docker-content-digest")
         if not digests.is_digest(digest):
             return (await self._fetch(session, ref, ref.target)).digest
         if ref.digest and digest.startswith("sha256:") and digest != ref.digest:
-            raise _wrong_digest(f"the manifest of {ref}", ref.digest, digest)
+            raise digests.mismatch(f"the manifest of {ref}", ref.digest, digest)
         return digest
 
     async def inspect(self, ref: str | Reference, *, credentials: Credentials | None = None) -> Inspected:
@@ -395,21 +393,15 @@ class AsyncClient:
         session = self._session(ref, credentials, push=True)
         layer = packed.layer
         count = counter(progress, layer.size_bytes)
-        if not await self._has_blob(session, ref, layer):
-            await self._upload_file(session, ref, layer, path, chunk_bytes, count)
+        if not await upload.has_blob(session, ref, layer):
+            await upload.send_file(session, ref, layer, path, chunk_bytes, count)
         elif count:
             count(layer.size_bytes)
-        if not await self._has_blob(session, ref, packed.config_descriptor):
-            await self._upload_bytes(session, ref, packed.config_descriptor, packed.config)
-        request = protocol.put_manifest_request(
-            session.base, ref, packed.manifest, packed.manifest_media_type
+        if not await upload.has_blob(session, ref, packed.config_descriptor):
+            await upload.send_bytes(session, ref, packed.config_descriptor, packed.config)
+        await upload.put_manifest(
+            session, ref, packed.manifest, packed.manifest_media_type, packed.manifest_digest
         )
-        response = await session.send(request, 201, 200, 202)
-        said = response.header("docker-content-digest")
-        if said.startswith("sha256:") and said != packed.manifest_digest:
-            raise _wrong_digest(
-                f"the manifest that the registry stored for {ref}", packed.manifest_digest, said
-            )
         return Pushed(ref, packed.manifest_digest, layer.size_bytes, layer.digest)
 
     async def check_push(self, ref: str | Reference, *, credentials: Credentials | None = None) -> None:
@@ -429,7 +421,7 @@ class AsyncClient:
         """
         ref = _reference(ref)
         session = self._session(ref, credentials, push=True)
-        location = await self._begin(session, ref)
+        location = await upload.begin(session, ref)
         # Not every registry knows how to; they all forget an upload that does not go on.
         with contextlib.suppress(RegistryError):
             await session.send(protocol.cancel_upload_request(location, ref), 204, 202, 200)
@@ -470,15 +462,11 @@ class AsyncClient:
         images = content.images if isinstance(content, Index) else (content,)
         blobs = {descriptor.digest: (descriptor, data) for one in images for descriptor, data in one.blobs}
         for descriptor, data in blobs.values():
-            if not await self._has_blob(session, ref, descriptor):
-                await self._upload_bytes(session, ref, descriptor, data)
+            if not await upload.has_blob(session, ref, descriptor):
+                await upload.send_bytes(session, ref, descriptor, data)
         children = [(ref.at(one.digest), one) for one in images] if isinstance(content, Index) else []
         for target, one in (*children, (ref, content)):
-            request = protocol.put_manifest_request(session.base, target, one.manifest, one.media_type)
-            response = await session.send(request, 201, 200, 202)
-            said = response.header("docker-content-digest")
-            if said.startswith("sha256:") and said != one.digest:
-                raise _wrong_digest(f"the manifest that the registry stored for {target}", one.digest, said)
+            await upload.put_manifest(session, target, one.manifest, one.media_type, one.digest)
         return PushedImage(
             ref,
             content.digest,
@@ -486,65 +474,6 @@ class AsyncClient:
             tuple(f"{one.os}/{one.architecture}" for one in images),
         )
 
-    async def _has_blob(self, session: Session, ref: Reference, blob: Descriptor) -> bool:
-        try:
-            response = await session.send(
-                protocol.blob_request(session.base, ref, blob.digest, blob.size_bytes, head=True), 200
-            )
-        except NotFound:
-            return False
-        except RegistryError as error:
-            if _says_nothing(error):
-                return False  # the upload that follows will fail too, and say why
-            raise
-        return response.header("content-length") in ("", str(blob.size_bytes))
-
-    async def _upload_bytes(self, session: Session, ref: Reference, blob: Descriptor, data: bytes) -> None:
-        location = await self._begin(session, ref)
-        await session.send(
-            protocol.finish_upload_request(location, ref, blob.digest, data, len(data)), 201, 204, 202
-        )
-
-    async def _upload_file(
-        self,
-        session: Session,
-        ref: Reference,
-        blob: Descriptor,
-        path: Path,
-        chunk_bytes: int | None,
-        count: Callable[[int], None] | None,
-    ) -> None:
-        location = await self._begin(session, ref)
-        whole = FilePart(path, 0, blob.size_bytes)
-        body: bytes | FilePart = whole
-        if chunk_bytes:
-            for offset in range(0, blob.size_bytes, chunk_bytes):
-                part = FilePart(path, offset, min(chunk_bytes, blob.size_bytes - offset))
-                request = protocol.chunk_request(location, ref, part)
-                response = await session.send(request, 202, progress=count)
-                location = answers.upload_location(response, request.what)
-            body, count = b"", None
-        request = protocol.finish_upload_request(location, ref, blob.digest, body, blob.size_bytes)
-        await session.send(request, 201, 204, progress=count)
-
-    async def _begin(self, session: Session, ref: Reference) -> str:
-        request = protocol.start_upload_request(session.base, ref)
-        return answers.upload_location(await session.send(request, 202), request.what)
-
 
 def _reference(ref: str | Reference) -> Reference:
     return ref if isinstance(ref, Reference) else Reference.parse(ref)
-
-
-def _says_nothing(error: RegistryError) -> bool:
-    """Whether a HEAD failed in a way that another request can explain: its answer has no body, so no code."""
-    return error.context.get("code") is None and error.status in (400, 401, 403, 404, 405, 501)
-
-
-def _wrong_digest(what: str, expected: str, actual: str) -> DigestMismatch:
-    return DigestMismatch(
-        f"{what} should have the digest {expected}, the registry says {actual}",
-        remedy="try again; if it stays, the registry or a proxy on the way alters content: do not use it",
-        expected=expected,
-        actual=actual,
-    )

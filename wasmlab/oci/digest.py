@@ -28,6 +28,16 @@ def of_bytes(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def mismatch(what: str, expected: str, actual: str) -> DigestMismatch:
+    """Return the error for a registry that names another digest than it should."""
+    return DigestMismatch(
+        f"{what} should have the digest {expected}, the registry says {actual}",
+        remedy="try again; if it stays, the registry or a proxy on the way alters content: do not use it",
+        expected=expected,
+        actual=actual,
+    )
+
+
 class Verifier:
     """Takes content piece by piece and says at the end whether it was the announced content.
 
