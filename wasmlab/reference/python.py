@@ -129,7 +129,7 @@ def _page(package: str, exported: dict[str, Any], homes: dict[str, str]) -> str:
 
 def _introduction(text: str) -> str:
     """Return what of a package's docstring is for its users: up to how it is cut into modules."""
-    return re.split(r"\n(?:Modules\n---|Pure \(|How it is cut|The package is split)", text)[0]
+    return re.split(r"\n(?:Modules\n---|Pure \(|How it is cut|What decides is pure)", text)[0]
 
 
 def _object(name: str, one: Any, level: int) -> list[str]:
@@ -147,6 +147,14 @@ def _signature(name: str, one: Any) -> str:
     if one.kind.value == "class":
         if one.docstring is not None and docstrings.MADE_ELSEWHERE.search(one.docstring.value):
             return f"```text\nclass {name}\n```"
+        if any(str(base) == "NamedTuple" for base in one.bases):
+            fields = [
+                each
+                for each in one.members.values()
+                if each.kind.value == "attribute" and each.name[0] != "_"
+            ]
+            words = ", ".join(f"{each.name}: {_tidy(each.annotation)}" for each in fields)
+            return f"```text\nclass {name}({words})\n```"
         maker = one.all_members.get("__init__")
         maker = maker.final_target if maker is not None and maker.is_alias else maker
         parameters = maker.parameters if maker is not None else one.parameters
@@ -221,7 +229,9 @@ def _prose(text: str) -> list[str]:
         elif all(line.startswith("    ") for line in one.splitlines()) or "├──" in one:
             parts.append(f"```text\n{one}\n```")
         else:
-            parts.append(_inline(one.strip()))
+            parts.append(
+                _inline(one.strip().removesuffix(":")) if one.endswith("::") else _inline(one.strip())
+            )
     return parts
 
 
