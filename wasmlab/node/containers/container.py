@@ -107,6 +107,7 @@ class ContainerTask:
             if self.adopt is not None and not await self._take_up(self.adopt):
                 return
             while not self._leaving:
+                self.pod.starts()
                 self._module = await pulling.pull(self)
                 begun = await creating.start(self, self._module)
                 if isinstance(begun, Ended):

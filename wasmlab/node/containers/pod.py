@@ -45,5 +45,8 @@ class Pod(Protocol):
     def directory(self) -> Path:
         """The pod's own directory."""
 
+    def starts(self) -> None:
+        """A container is about to be started."""
+
     def changed(self, urgency: Urgency) -> None:
         """Write the status."""

@@ -48,6 +48,7 @@ class PodManager:
         self._services = services
         self.account = admission.Account(services.allocatable)
         self.workers: dict[str, PodWorker] = {}
+        self._starting: set[PodWorker] = set()
         self._recorded: dict[str, dict[RunId, str]] = {}
         for run_id, engine in recorded.items():
             self._recorded.setdefault(run_id.uid, {})[run_id] = engine
@@ -86,13 +87,14 @@ class PodManager:
             return
         if _MIRROR in (pod["metadata"].get("annotations") or {}):
             return  # a static pod's shadow; this node has no static pods, so it is nobody's
-        worker = PodWorker(self._services, self.account, pod, self._recorded.pop(uid, None))
+        worker = PodWorker(self._services, self.account, pod, self._recorded.pop(uid, {}), self._starting)
         self.workers[uid] = worker
         worker.start()
 
     def _remove(self, uid: str) -> None:
         worker = self.workers.pop(uid, None)
         if worker is not None:
+            self._starting.discard(worker)
             log.debug("pod gone", pod=podspec.key(worker.pod), uid=uid)
             task = asyncio.create_task(worker.removed())
             self._endings.add(task)
@@ -182,7 +184,9 @@ class PodManager:
     @property
     def busy(self) -> int:
         """How many pods are on their way somewhere."""
-        return sum(worker.busy for worker in self.workers.values())
+        # Asked for several times a pod: not all of a thousand that run quietly are looked at for that.
+        self._starting -= {worker for worker in self._starting if worker.quiet}
+        return sum(worker.busy for worker in self._starting)
 
     def live_logs(self) -> list[tuple[Path, Callable[[], Awaitable[None]]]]:
         """The logs of all running containers, for `rotation`."""

@@ -36,6 +36,7 @@ _KILL_WAIT_S = 10.0  # SIGKILL needs no longer; if it does, the machine has othe
 _REMOVED_GRACE_S = 2.0
 _GRACE_S = 30.0
 _BUSY = frozenset({State.QUEUED, State.PULLING, State.CREATING})
+_QUIET = frozenset({State.RUNNING, State.DONE})
 # References: k8s.io/kubernetes/pkg/kubelet/active_deadline.go
 DEADLINE_REASON = "DeadlineExceeded"
 DEADLINE_MESSAGE = "Pod was active on the node longer than the specified deadline"
@@ -54,12 +55,20 @@ class PodWorker:
         The pod as first seen.
     runs : dict of RunId to engine
         Runs of this pod that an earlier agent left on record.
+    starting : set of PodWorker
+        It is put there by itself while it may be `busy`, and taken out by whoever finds it `quiet`.
     """
 
     def __init__(
-        self, services: Services, account: Account, pod: Json, runs: dict[RunId, str] | None = None
+        self,
+        services: Services,
+        account: Account,
+        pod: Json,
+        runs: dict[RunId, str],
+        starting: set[PodWorker],
     ) -> None:
         self._services = services
+        self._starting = starting
         self._account = account
         self.pod = pod
         self.uid: str = pod["metadata"]["uid"]
@@ -78,7 +87,7 @@ class PodWorker:
         self._terminal = False
         self._verdict: Verdict | None = None
         self._conditions = status.get("conditions") or []
-        self.containers = adoption.containers(services, self, runs or {}, krustlet=self._krustlet)
+        self.containers = adoption.containers(services, self, runs, krustlet=self._krustlet)
         self._course = Course(self, self.containers)
         self._writer = StatusWriter(
             services.api,
@@ -95,6 +104,7 @@ class PodWorker:
         self._failing: asyncio.Task[None] | None = None
         self._deadline_s: int | None = None
         self.closed = asyncio.Event()
+        self.starts()
 
     # ---- what the manager and the endpoint call ----
 
@@ -220,6 +230,15 @@ class PodWorker:
     def busy(self) -> bool:
         """Whether it is on its way somewhere, as opposed to running quietly or being over."""
         return not self.over and any(c.record.state in _BUSY for c in self.containers)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is not `busy`, and will not be before `starts` is called again."""
+        return self.over or all(c.record.state in _QUIET for c in self.containers)
+
+    def starts(self) -> None:
+        """One of its containers is about to be started."""
+        self._starting.add(self)
 
     @property
     def directory(self) -> Path:
