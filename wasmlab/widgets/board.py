@@ -184,24 +184,24 @@ class Board(widgets.VBox):
         if list(self._pods.options) == options:
             return
         chosen = self._pods.value
-        # Setting the options chooses the first one. The page gets both in one message, and the other thread sees both.
+        # Setting the options chooses the first one, which nobody has asked for: in a burst it is another one each time.
+        # The page gets both in one message, and the other thread sees both.
         with self._choosing, self._pods.hold_sync():
             self._pods.options = options
-            if chosen in (uid for _, uid in options):
-                self._pods.value = chosen
-        if self._delete.disabled == bool(options):
-            self._delete.disabled = not options
+            self._pods.value = chosen if chosen in (uid for _, uid in options) else None
 
     def _show_details(self) -> None:
         if not hasattr(self, "_feed") or self._feed.is_closed:
             return
         with self._choosing:
             uid, view = self._pods.value, self._view.value
+        if self._delete.disabled != (uid is None):
+            self._delete.disabled = uid is None
         with self._feed.lock:
             pod = self._feed.state.pod(uid) if uid else None
         if pod is None:
             self._detailed = None
-            self._set_details("" if self._rows else html.block("<i>No pod is chosen.</i>"))
+            self._set_details(html.block('<span class="pale">Choose a pod to read what it printed.</span>'))
             return
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
         ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")

@@ -9,6 +9,7 @@ https://www.w3.org/WAI/tutorials/images/complex/ (each figure has a text that sa
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -93,7 +94,7 @@ def ecdf(records: Sequence[PodRecord], engines: Sequence[str], measure: str) -> 
             continue
         steps = "".join(f"H{x(value * factor)}V{y(number / len(own))}" for number, value in enumerate(own, 1))
         parts.append(svg.path(f"M{x(own[0] * factor)} {y(0)}{steps}", _line(engine)))
-        middle = own[(len(own) - 1) // 2]
+        middle = statistics.median(own)
         parts.append(
             f'<circle cx="{x(middle * factor)}" cy="{y(0.5)}" r="5" style="fill:var(--wl-{engine});'
             'stroke:var(--wl-ground);stroke-width:2"/>'
@@ -196,9 +197,9 @@ def waterfall(records: Sequence[PodRecord], engines: Sequence[str], *, at_once: 
         x = Scale(0, high, left + 8, left + panel - 12)
         parts += _panel(own[engine], x, factor, bottom, at_once=at_once)
         every = sum(one.engine == engine and one.ok for one in records)
-        count = f"{len(own[engine])} of {every} pods" if every > len(own[engine]) else f"{every} pods"
-        which = " (evenly chosen)" if at_once else " (the last ones)"
-        head = f"{engine}: {count}{which if every > len(own[engine]) else ''}"
+        head = f"{engine}: {every} pod{'' if every == 1 else 's'}"
+        if every > len(own[engine]):
+            head += f", {len(own[engine])} of them, {'evenly chosen' if at_once else 'the last ones'}"
         parts.append(
             svg.text(left + 8, 36, head, style=f"fill:var(--wl-{engine});font-weight:600;font-size:13px")
         )
