@@ -26,7 +26,7 @@ from wasmlab.engines.common import (
 )
 from wasmlab.engines.laps import Laps
 from wasmlab.engines.stdio import STDERR, STDOUT, write_frame
-from wasmlab.errors import InvalidModule, Unsupported
+from wasmlab.errors import InvalidModule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,13 +44,12 @@ _NO_COMPONENTS = "wasmer runs core modules only; use engine wasmtime"
 
 _CAPABILITIES = Capabilities(
     components=False,
-    listens=False,
     notes={
         "components": _NO_COMPONENTS,
         "memory_limit": MEMORY_NOTE,
         "read_only_dirs": "enforced by the binding below wasmer, whose own rights let a guest create empty files",
         "deadline": DEADLINE_NOTE,
-        "listens": "this binding gives a guest no network; use engine wasmtime",
+        "listens": "sockets of WASIX; accept gives up after 30 seconds (ETIMEDOUT) unless the guest sets a timeout",
         "fuel": "the module is compiled with metering, by the rule of wasmtime's costs",
     },
 )
@@ -95,13 +94,7 @@ class WasmerNativeEngine:
         }
 
     def check(self, spec: RunSpec) -> None:
-        """Raise `Unsupported` for sockets."""
-        if spec.listen:
-            raise Unsupported(
-                f"wasmer cannot let the module listen: {_CAPABILITIES.notes['listens']}",
-                remedy="run it on engine wasmtime",
-                capability="listens",
-            )
+        """Everything in a RunSpec is supported."""
 
     def variant(self, spec: RunSpec) -> str:
         """Counting fuel changes the code; other limits do not."""
@@ -199,6 +192,7 @@ class WasmerNativeEngine:
                 preopens=[(one.host, one.guest, one.read_only) for one in spec.preopens],
                 memory_limit_bytes=spec.memory_bytes,
                 fuel=spec.fuel,
+                listen=spec.listen,
                 **_streams(stdio),
             )
         except binding.MemoryLimitError as error:

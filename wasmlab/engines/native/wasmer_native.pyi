@@ -57,6 +57,7 @@ class Module:
         stderr: _Output = ...,
         memory_limit_bytes: int | None = None,
         fuel: int | None = None,
+        listen: Sequence[int] = ...,
     ) -> Instance: ...
 
 @final

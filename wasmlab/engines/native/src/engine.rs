@@ -236,6 +236,9 @@ impl Module {
     ///     an errno, or the bin.
     /// memory_limit_bytes : int, optional
     ///     Of each linear memory: ``memory.grow`` fails in the guest at the limit.
+    /// listen : sequence of int
+    ///     TCP ports of the host that it may listen on, by WASIX (``sock_open``, ``sock_bind``, ...); it can neither
+    ///     connect nor use UDP, and without ports it has no network. 0 stands for every port.
     /// fuel : int, optional
     ///     How many operators it may execute, its start section included; more is a trap of kind "out_of_fuel".
     ///
@@ -249,7 +252,7 @@ impl Module {
     ///     If a directory or a descriptor cannot be opened.
     /// ValueError
     ///     If there is a limit of fuel and the module was compiled without metering.
-    #[pyo3(signature = (argv, *, env = vec![], preopens = vec![], stdin = Target::Null, stdout = Target::Null, stderr = Target::Null, memory_limit_bytes = None, fuel = None))]
+    #[pyo3(signature = (argv, *, env = vec![], preopens = vec![], stdin = Target::Null, stdout = Target::Null, stderr = Target::Null, memory_limit_bytes = None, fuel = None, listen = vec![]))]
     #[allow(clippy::too_many_arguments)]
     fn instantiate(
         &self,
@@ -262,6 +265,7 @@ impl Module {
         stderr: Target,
         memory_limit_bytes: Option<u64>,
         fuel: Option<u64>,
+        listen: Vec<u16>,
     ) -> PyResult<Instance> {
         let metered = self.metered();
         if fuel.is_some() && !metered {
@@ -269,7 +273,7 @@ impl Module {
         }
         let limits = Limits { memory_bytes: memory_limit_bytes, fuel: metered.then(|| fuel.unwrap_or(u64::MAX)) };
         let streams = [stdin, stdout, stderr];
-        py.detach(|| Instance::new(&self.engine, &self.inner, argv, env, preopens, streams, limits))?
+        py.detach(|| Instance::new(&self.engine, &self.inner, argv, env, preopens, streams, listen, limits))?
             .map_err(|ended| ended.into_pyerr(py))
     }
 }

@@ -138,6 +138,7 @@ impl Guest {
 
 impl Instance {
     /// The outer error is the caller's fault, the inner one the module's.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         engine: &wasmer::Engine,
         module: &wasmer::Module,
@@ -145,6 +146,7 @@ impl Instance {
         env: Vec<(String, String)>,
         preopens: Vec<(PathBuf, String, bool)>,
         streams: [Target; 3],
+        ports: Vec<u16>,
         limits: Limits,
     ) -> PyResult<Result<Self, Ended>> {
         let interruption = Arc::new(Interruption::default());
@@ -152,7 +154,7 @@ impl Instance {
         let interrupter = store.interrupter();
         let mut builder = WasiEnv::builder("").envs(env);
         *builder.get_args_mut() = argv;
-        builder.set_runtime(Arc::new(GuestRuntime::new(engine.clone(), interruption.clone())));
+        builder.set_runtime(Arc::new(GuestRuntime::new(engine.clone(), interruption.clone(), ports)?));
         let [stdin, stdout, stderr] = streams;
         let stdin = Stdio::new(stdin, 0, interruption.clone())?;
         let stdout = Stdio::new(stdout, 1, interruption.clone())?;

@@ -7,6 +7,7 @@ mod hostdir;
 mod instance;
 mod limits;
 mod metering;
+mod net;
 mod runtime;
 mod stdio;
 

@@ -1,4 +1,4 @@
-//! The little that `wasmer-wasix` needs around a guest: no network, no packages, no tokio, no thread until one is
+//! The little that `wasmer-wasix` needs around a guest: no packages, no network unless it serves, no tokio, no thread until one is
 //! needed (a guest that sleeps), so that a process may fork after it has imported this.
 
 use std::cmp::Reverse;
@@ -16,6 +16,8 @@ use wasmer_wasix::runtime::resolver::{MultiSource, Source};
 use wasmer_wasix::runtime::task_manager::{TaskWasm, block_on};
 use wasmer_wasix::virtual_net::DynVirtualNetworking;
 use wasmer_wasix::{Runtime, UnsupportedVirtualNetworking, VirtualTaskManager, WasiThreadError};
+
+use crate::net::Listening;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 
@@ -58,13 +60,19 @@ pub struct GuestRuntime {
 }
 
 impl GuestRuntime {
-    pub fn new(engine: Engine, interruption: Arc<Interruption>) -> Self {
-        Self {
+    /// `ports` are those that the guest may listen on.
+    pub fn new(engine: Engine, interruption: Arc<Interruption>, ports: Vec<u16>) -> std::io::Result<Self> {
+        let networking: DynVirtualNetworking = if ports.is_empty() {
+            Arc::new(UnsupportedVirtualNetworking::default())
+        } else {
+            Arc::new(Listening::new(ports)?)
+        };
+        Ok(Self {
             tasks: Arc::new(Tasks { interruption }),
-            networking: Arc::new(UnsupportedVirtualNetworking::default()),
+            networking,
             source: Arc::new(MultiSource::default()),
             engine,
-        }
+        })
     }
 }
 
