@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from tests.ports import ask, free_port
 from wasmlab import engines
 from wasmlab.engines import table
 from wasmlab.errors import Unsupported
+from wasmlab.sandbox import AsyncSandbox, Outcome
 
 # Asks wasi:sockets for a TCP socket and returns the result: 0 if it got one, else 1 + the error code.
 TCP_COMPONENT = """
@@ -140,6 +143,28 @@ def test_a_port_that_is_taken_is_said_to_be(serve):
         other.listen()
         code, said = serve(port, port)
     assert code == 1 and "address in use" in said
+
+
+def test_sigterm_ends_a_guest_that_waits_for_a_connection(sandbox, spec, helpers, tmp_path):
+    if not sandbox.engine.capabilities.listens:
+        pytest.skip("it says that it cannot")
+    port = free_port()
+
+    async def served() -> Outcome:
+        client = await AsyncSandbox.connect(sandbox.engine.name, tmp_path / "z", cache=sandbox.cache)
+        try:
+            path = helpers.root / "data/wasm/serve.wasm"
+            run = await client.start("r", spec(path, str(port), listen=(port,)), log_path=tmp_path / "log")
+            while await asyncio.to_thread(ask, "127.0.0.1", port) is None and not run.done:
+                await asyncio.sleep(0.02)
+            await run.kill(signal.SIGTERM)
+            return await run.wait()
+        finally:
+            await client.shutdown()
+            await client.aclose()
+
+    assert asyncio.run(served()).exit_code == 128 + signal.SIGTERM
+    assert ask("127.0.0.1", port) is None
 
 
 def test_a_guest_that_may_listen_may_not_connect(sandbox, spec, wat):
