@@ -7,8 +7,8 @@ import signal
 from typing import Any
 
 from tests.node.fakeapi import eventually
-from tests.node.pods.test_worker import bench as bench
-from tests.node.pods.test_worker import leaving, pod
+from tests.node.pods.workerkit import FakeRun, leaving, pod
+from tests.node.pods.workerkit import bench as bench
 from wasmlab.node.pods.admission import SYSTEM_CRITICAL, Account
 from wasmlab.node.runtime.runs import RunId
 
@@ -44,14 +44,12 @@ async def test_what_an_earlier_agent_started_is_not_asked_again(bench: Any) -> N
     run_id = RunId("old", "c", 0)
     async with bench({run_id: "wasmtime"}) as b:
         account = b.manager.account = Account({"cpu": "1", "memory": "1Gi", "pods": "9"})
-        from tests.node.pods.test_worker import FakeRun
-
         b.runtime.runs[str(run_id)] = FakeRun()
         running = {"phase": "Running"}
         # The new one comes first in the list; what runs already counts all the same.
         b.manager.on_list([pod("new", spec=asks("600m")), pod("old", spec=asks("800m"), status=running)])
-        await eventually(lambda: b.phase() == "Failed")
-        assert b.statuses()[-1]["reason"] == "OutOfcpu"
+        # Statuses of two pods, in whichever order.
+        await eventually(lambda: "OutOfcpu" in [one.get("reason") for one in b.statuses()])
         assert not b.runtime.runs[str(run_id)].done
         assert account.used.cpu == 800
 

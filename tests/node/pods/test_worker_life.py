@@ -7,8 +7,8 @@ import signal
 from typing import Any
 
 from tests.node.fakeapi import eventually
-from tests.node.pods.test_worker import FakeRun, leaving, pod
-from tests.node.pods.test_worker import bench as bench
+from tests.node.pods.workerkit import FakeRun, leaving, pod
+from tests.node.pods.workerkit import bench as bench
 from wasmlab.errors import WorkerLost
 from wasmlab.node.inputs.images import PullFailed
 from wasmlab.node.runtime.runs import RunId
