@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
 import socket
+import time
+from collections.abc import Callable
 
 # Below what Linux gives to connections, above what anybody listens on.
 _FIRST, _LAST = 20_000, 32_000
@@ -27,8 +30,6 @@ def free_port() -> int:
 
 def ask(address: str, port: int, path: str = "/") -> str | None:
     """Return what an HTTP server answers, None if there is none (yet)."""
-    import http.client
-
     connection = http.client.HTTPConnection(address, port, timeout=10)
     try:
         connection.request("GET", path)
@@ -37,3 +38,11 @@ def ask(address: str, port: int, path: str = "/") -> str | None:
         return None
     finally:
         connection.close()
+
+
+def answer(port: int, path: str = "/", *, unless: Callable[[], bool], timeout_s: float = 60.0) -> str | None:
+    """Wait for what a server on this machine answers; None if it has not in time, or if `unless` came true."""
+    deadline = time.monotonic() + timeout_s
+    while (said := ask("127.0.0.1", port, path)) is None and not unless() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return said

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.ports import ask, free_port
+from tests.ports import answer, free_port
 from wasmlab.engines import table
 from wasmlab.engines.base import Capabilities
 from wasmlab.errors import Unsupported
@@ -117,10 +116,8 @@ class Probes:
         serve = self.spec(self.helpers.root / "data/wasm/serve.wasm", str(port), "me", listen=(port,))
         with ThreadPoolExecutor(1) as pool:
             ended = pool.submit(self.sandbox.run, serve)
-            while (answer := ask("127.0.0.1", port)) is None and not ended.done():
-                time.sleep(0.02)
-            bye = ask("127.0.0.1", port, "/exit/7")
-            return (answer, bye, ended.result(30).exit_code) == ("me says hello, request 1\n", "bye\n", 7)
+            said = [answer(port, path, unless=ended.done) for path in ("/", "/exit/7")]
+            return (said, ended.result(30).exit_code) == (["me says hello, request 1\n", "bye\n"], 7)
 
     def phases(self) -> bool:
         told = {span.phase for span in self.sandbox.run(self.spec("hello"), cold=True).spans}

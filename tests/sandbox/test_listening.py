@@ -8,12 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.ports import ask, free_port
+from tests.ports import answer, ask, free_port
 from wasmlab import engines
 from wasmlab.engines import table
 from wasmlab.errors import Unsupported
@@ -131,8 +130,7 @@ def test_port_0_stands_for_all(sandbox, spec, helpers):
     serve = spec(helpers.root / "data/wasm/serve.wasm", str(port), listen=(0,))
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(sandbox.run, serve)
-        while ask("127.0.0.1", port, "/exit/0") is None and not ended.done():
-            time.sleep(0.02)
+        assert answer(port, "/exit/0", unless=ended.done) == "bye\n"
         assert ended.result(30).exit_code == 0
 
 
@@ -155,8 +153,7 @@ def test_sigterm_ends_a_guest_that_waits_for_a_connection(sandbox, spec, helpers
         try:
             path = helpers.root / "data/wasm/serve.wasm"
             run = await client.start("r", spec(path, str(port), listen=(port,)), log_path=tmp_path / "log")
-            while await asyncio.to_thread(ask, "127.0.0.1", port) is None and not run.done:
-                await asyncio.sleep(0.02)
+            assert await asyncio.to_thread(answer, port, unless=lambda: run.done)
             await run.kill(signal.SIGTERM)
             return await run.wait()
         finally:
