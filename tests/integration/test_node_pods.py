@@ -69,8 +69,8 @@ def test_the_articles_pod(lab: NodeLab, images: dict[str, str], unique: Name) ->
     assert "ExitCode:0" in lab.cluster.kubectl("get", "pod", name).stdout
 
 
-@pytest.mark.parametrize("engine", ["wasmtime", "wasmer"])
-def test_both_engines(lab: NodeLab, images: dict[str, str], unique: Name, engine: str) -> None:
+@pytest.mark.parametrize("engine", ["wasmtime", "wasmer", "wasmtime-runner"])
+def test_every_engine(lab: NodeLab, images: dict[str, str], unique: Name, engine: str) -> None:
     name = unique(engine)
     pod = lab.run(name, images["hello"], engine=engine, timeout_s=60)
     assert pod["status"]["phase"] == "Succeeded"

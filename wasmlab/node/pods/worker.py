@@ -72,6 +72,8 @@ class PodWorker:
         self._account = account
         self.pod = pod
         self.uid: str = pod["metadata"]["uid"]
+        # Its own: logs and emptyDir volumes.
+        self.directory: Path = services.config.pods_dir / self.uid
         self.spans = PodSpans()
         self._krustlet = podspec.semantics_of(pod, services.config.restart_semantics) == "krustlet"
         self.policy: str | None = "Never" if self._krustlet else pod["spec"].get("restartPolicy")
@@ -239,11 +241,6 @@ class PodWorker:
     def starts(self) -> None:
         """One of its containers is about to be started."""
         self._starting.add(self)
-
-    @property
-    def directory(self) -> Path:
-        """The pod's own directory: logs and emptyDir volumes."""
-        return self._services.config.pods_dir / self.uid
 
     def find(self, container: str) -> ContainerTask | None:
         """A container by name."""

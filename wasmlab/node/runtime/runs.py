@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from wasmlab.errors import SandboxError, Unsupported, WorkerLost
+from wasmlab.engines import wasmtime_runner
+from wasmlab.errors import SandboxError, Unsupported, WasmlabError, WorkerLost
 from wasmlab.node import log
 
 if TYPE_CHECKING:
@@ -93,8 +94,6 @@ class Runtime:
         Unsupported
             There is no such engine here.
         """
-        from wasmlab.sandbox import AsyncSandbox
-
         if engine not in self._connecting:
             raise Unsupported(
                 f"this node has no engine {engine!r}",
@@ -104,6 +103,8 @@ class Runtime:
         found = self._sandboxes.get(engine)
         if found is not None and found.alive:
             return found
+        from wasmlab.sandbox import AsyncSandbox  # looked up only when there is something to make
+
         async with self._connecting[engine]:
             found = self._sandboxes.get(engine)
             if found is None or not found.alive:
@@ -239,9 +240,9 @@ class Runtime:
         """All runs that are on record, with their engines."""
         found: dict[RunId, str] = {}
         runs = self._directory / "runs"
-        if not runs.is_dir() or not any(runs.iterdir()):
-            return found  # no reason to start a zygote for each engine
-        for engine in self.names:
+        # Only of engines that have runs: there is no reason to start a zygote for each.
+        wanted = _engines_of(runs) if runs.is_dir() else set()
+        for engine in self.names if None in wanted else [name for name in self.names if name in wanted]:
             for text in await self._listed(engine):
                 run_id = RunId.parse(text)
                 if run_id is None:
@@ -251,7 +252,7 @@ class Runtime:
         return found
 
     async def warm(self, engine: str) -> None:
-        """Have an engine's sandbox up before the first pod asks for it.
+        """Have an engine's sandbox up before the first pod asks for it, and the program of ``wasmtime-runner``.
 
         Raises
         ------
@@ -260,6 +261,10 @@ class Runtime:
         SandboxError
             It does not start, however often it is tried.
         """
+        try:
+            await asyncio.to_thread(wasmtime_runner.build)
+        except WasmlabError as error:
+            log.warning("pods cannot have an engine", engine=wasmtime_runner.NAME, error=error.message)
         await self._insist(engine, lambda sandbox: sandbox.stats())
 
     async def _listed(self, engine: str) -> list[str]:
@@ -330,3 +335,16 @@ class Runtime:
                 await (sandbox.shutdown() if kill else sandbox.aclose())
             except SandboxError as error:
                 log.warning("closing a sandbox", error=error)
+
+
+def _engines_of(runs: Path) -> set[str | None]:
+    """The engines that have runs on record; None among them if a record does not say."""
+    from wasmlab.sandbox import records
+
+    found: set[str | None] = set()
+    for path in runs.iterdir():
+        try:
+            found.add(records.read(path).get("engine"))
+        except OSError:
+            found.add(None)
+    return found
