@@ -15,7 +15,7 @@ import pytest
 
 from tests.notebooks import toys
 from wasmlab.errors import NotebookError, WasmlabError
-from wasmlab.notebooks import execute
+from wasmlab.notebooks import execute, html
 from wasmlab.paths import file_lock
 
 # The one cell that a Ctrl-C meets: it has a child, as the notebooks with a cluster have.
@@ -58,6 +58,22 @@ def test_every_notebook_becomes_a_page_and_a_failure_stops_only_itself(tmp_path:
         # Nothing is fetched: no script, style, font or picture from elsewhere.
         assert 'src="http' not in page and "<link" not in page and "import(" not in page
     assert set(execute.durations(out)) == {"01_good", "03_good"}
+
+
+def test_the_index_says_what_the_plots_say_of_themselves(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    (tmp_path / "plots").mkdir()
+    about = {"Description": "What <it> shows", "Comment": "recorded somewhere"}
+    Figure().savefig(tmp_path / "plots" / "01_told.png", metadata=about)
+    (tmp_path / "plots" / "02_not_a_picture.png").write_text("no picture")
+    run = {"title": "The title", "status": "failed", "duration_s": 1.0, "when": "now"}
+    page = html.index(
+        {"01_a": run}, ["01_told.png", "02_not_a_picture.png"], tmp_path / "index.html"
+    ).read_text()
+    assert page.count("What &lt;it&gt; shows") == 2, "for those who see it and for those who do not"
+    assert "recorded somewhere" in page and 'href="01_a.html">01 The title' in page
+    assert 'alt="not a picture"' in page and "✗ failed" in page and "0 of 1 notebooks ran through" in page
 
 
 def test_executing_one_notebook_again_keeps_the_others_in_the_index(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import html
 from collections.abc import Mapping, Sequence
@@ -48,12 +49,27 @@ main { max-width: 62rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
 )
 
 _STYLE = """\
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; } td, th { padding: .3rem 1.2rem .3rem 0; text-align: left; }
-a { color: #1f5fa8; } .ok { color: #23722f; } .failed, .interrupted { color: #a8271f; font-weight: 600; }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(28rem, 100%), 1fr)); gap: 1rem; }
-figure { margin: 0; } img { max-width: 100%; } figcaption { color: #666; font-size: .85rem; }
+:root { color-scheme: light dark; --ink: #212121; --pale: #5f5f5f; --line: #dcdcdc; --ground: #fff; --raised: #f6f7f9;
+  --link: #1f5fa8; --good: #00704a; --bad: #b3261e; --recorded: #8a3b00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --pale: #a8a8a8; --line: #3d3d3d; --ground: #161616;
+  --raised: #222; --link: #7cb7f5; --good: #4fd1a1; --bad: #ff9b8f; --recorded: #f5a04c; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1.5rem 1.5rem 4rem;
+  color: var(--ink); background: var(--ground); }
+h1 { font-size: 2rem; margin: 0 0 .2rem; } h2 { margin: 2.2rem 0 .6rem; }
+a { color: var(--link); text-decoration: none; } a:hover, a:focus-visible { text-decoration: underline; }
+.lead { font-size: 1.1rem; margin: 0 0 1.2rem; } .pale { color: var(--pale); }
+table { border-collapse: collapse; } th { color: var(--pale); font-weight: 600; }
+td, th { padding: .35rem 1.6rem .35rem 0; text-align: left; border-bottom: 1px solid var(--line); }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.ok { color: var(--good); font-weight: 600; } .failed, .interrupted { color: var(--bad); font-weight: 600; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)); gap: 1.2rem;
+  align-items: start; }
+figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; overflow: hidden; background: var(--raised); }
+figure > a { display: block; background: #fff; }
+img { display: block; width: 100%; height: auto; }
+figcaption { padding: .5rem .8rem .6rem; font-size: .9rem; } .recorded { color: var(--recorded); display: block; }
 """
+_SIGNS = {"ok": "✓", "failed": "✗", "interrupted": "✗"}
 
 
 def render(notebook: Any, target: Path, *, before: str = "", after: str = "") -> Path:
@@ -111,29 +127,60 @@ def index(runs: Mapping[str, Mapping[str, Any]], plots: Sequence[str], target: P
     target : Path
         The page; written atomically.
     """
-    body = "".join(
+    rows = "".join(
         f'<tr><td><a href="{html.escape(stem)}.html">{stem[:2]} · {html.escape(run["title"])}</a></td>'
-        f'<td class="{html.escape(run["status"])}">{html.escape(run["status"])}</td>'
-        f"<td>{run['duration_s']:.1f} s</td><td>{html.escape(run['when'])}</td></tr>"
+        f"<td>{_status(run['status'])}</td>"
+        f'<td class="number">{run["duration_s"]:.1f} s</td><td>{html.escape(run["when"])}</td></tr>'
         for stem, run in sorted(runs.items())
     )
-    figures = "".join(
-        f'<figure><a href="plots/{html.escape(plot)}"><img src="plots/{html.escape(plot)}"'
-        f' alt="{html.escape(Path(plot).stem)}" loading="lazy"></a>'
-        f"<figcaption>{html.escape(Path(plot).stem)}</figcaption></figure>"
-        for plot in plots
-    )
+    through = sum(run["status"] == "ok" for run in runs.values())
+    seconds = sum(run["duration_s"] for run in runs.values())
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>wasmlab report</title><style>
 {_STYLE}</style></head><body>
-<h1>wasmlab report</h1><p>WebAssembly on Kubernetes: the executed notebooks and their plots.</p>
-<table><tr><th>Notebook</th><th>Status</th><th>Duration</th><th>Executed</th></tr>{body}</table>
-<h2>Plots</h2><div class="plots">{figures or "<p>None.</p>"}</div>
+<h1>wasmlab report</h1>
+<p class="lead">WebAssembly on Kubernetes, down two paths, and what each one costs:
+the executed notebooks and their plots.</p>
+<p>{through} of {len(runs)} notebooks ran through, in {seconds:.0f} s.</p>
+<table><tr><th>Notebook</th><th>Status</th><th class="number">Duration</th><th>Executed</th></tr>{rows}</table>
+<h2>Plots</h2>{_plots(runs, plots, target.parent / "plots")}
 </body></html>
 """
     atomic_write(target, page, mode=0o644)
     return target
+
+
+def _status(word: str) -> str:
+    return f'<span class="{html.escape(word)}">{_SIGNS.get(word, "·")} {html.escape(word)}</span>'
+
+
+def _plots(runs: Mapping[str, Mapping[str, Any]], plots: Sequence[str], directory: Path) -> str:
+    """Return the plots, each with the notebook that made it: the names of both begin with the notebook's number."""
+    titles = {stem[:2]: (stem, str(run["title"])) for stem, run in runs.items()}
+    parts = []
+    for name in plots:
+        text, recorded = _about(directory / name)
+        stem, title = titles.get(name[:2], ("", ""))
+        url, said = f"plots/{html.escape(name)}", html.escape(text)
+        parts.append(
+            f'<figure><a href="{url}"><img src="{url}" alt="{said}" loading="lazy"></a><figcaption>{said}'
+            + (f' · <a href="{html.escape(stem)}.html">{name[:2]} {html.escape(title)}</a>' if stem else "")
+            + (f'<span class="recorded">{html.escape(recorded)}</span>' if recorded else "")
+            + "</figcaption></figure>"
+        )
+    return f'<div class="plots">{"".join(parts)}</div>' if parts else "<p>None.</p>"
+
+
+def _about(picture: Path) -> tuple[str, str]:
+    """Return what a plot says of itself (`wasmlab.notebooks.kit.show`): what it shows, and whether it is recorded."""
+    from PIL import Image
+
+    told: Mapping[Any, Any] = {}
+    with contextlib.suppress(OSError), Image.open(picture) as image:
+        told = image.info
+    named = picture.stem.partition("_")[2].replace("_", " ") or picture.stem
+    return str(told.get("Description") or named), str(told.get("Comment") or "")
 
 
 def batch_index(runs: Sequence[tuple[str, Mapping[str, Any] | None]], target: Path) -> Path:
@@ -159,7 +206,7 @@ def batch_index(runs: Sequence[tuple[str, Mapping[str, Any] | None]], target: Pa
         error = f"<pre>{html.escape(run['error'])}</pre>" if run["error"] else ""
         rows.append(
             f'<tr><td><a href="{html.escape(page)}">{html.escape(name)}</a></td><td>{html.escape(run["title"])}</td>'
-            f'<td>{chosen}</td><td class="{html.escape(run["status"])}">{html.escape(run["status"])}{error}</td>'
+            f"<td>{chosen}</td><td>{_status(run['status'])}{error}</td>"
             f"<td>{run['duration_s']:.1f} s</td><td>{html.escape(run['when'])}</td></tr>"
         )
     finished = sum(run is not None and run["status"] == "ok" for _, run in runs)
