@@ -22,6 +22,8 @@ _RUNNING_S = 60.0
 # A machine that swaps measures its disk; and each live module has two threads, of a number that is the machine's.
 _BYTES_PER_POD = 8 << 20
 _SPARE_BYTES = 512 << 20
+# What control plane and agent together take of a core when nothing is left to do is less than this.
+_QUIET_SHARE, _SETTLE_S = 0.08, 90.0
 
 
 def agent_at_rest(pid: int, seconds: float, samples: dict[str, list[float]]) -> None:
@@ -129,7 +131,7 @@ def live_pods(
             if len(names) < count or not watch.wait(running, _RUNNING_S + 0.2 * count):
                 up = sum("running" in watch.seen.get(name, {}) for name in names)
                 raise NotReady(f"of {count:,} sleeping pods {up:,} are Running", events=written.errors[:5])
-            time.sleep(2.0)
+            _settle(cluster, agent)
             found = [one for pid in memory.running_workers(node.dir) if (one := memory.of(pid)) is not None]
             own = memory.of_node(node.dir, agent)
             plane = memory.of(cluster.plane.pid) if cluster.plane is not None and cluster.plane.pid else None
@@ -153,6 +155,17 @@ def live_pods(
             say("some of the live pods are still there")
         api.request("DELETE", f"/api/v1/namespaces/{namespace}")
         api.close()
+
+
+def _settle(cluster: Cluster, agent: int | None) -> None:
+    """Wait until the events of so many starts are written: they are held back while pods start, and come after."""
+    pids = [pid for pid in (agent, cluster.plane.pid if cluster.plane is not None else None) if pid]
+    deadline = time.monotonic() + _SETTLE_S
+    while time.monotonic() < deadline:
+        used = sum(cpu.seconds(pid) for pid in pids)
+        time.sleep(1.0)
+        if sum(cpu.seconds(pid) for pid in pids) - used < _QUIET_SHARE:
+            return
 
 
 def _body(pods: PodExecutor, image: str, engine: str, namespace: str) -> tuple[str, bytes]:

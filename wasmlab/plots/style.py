@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 # A variant of an engine has a lighter or darker relative of its color.
 ENGINE_COLORS = {
     "wasmtime": "#0072B2",
+    "wasmtime-runner": "#003E63",
     "wasmtime-winch": "#56B4E9",
     "wasmer": "#D55E00",
     "wasmer-native": "#8C3D00",

@@ -49,6 +49,7 @@ _RANKS: dict[str, Callable[[str], int]] = {
     "mode": _rank("cold", "cached", "warm", "exec"),
     "engine": _rank(
         "wasmtime",
+        "wasmtime-runner",
         "wasmtime-winch",
         "wasmer",
         "wasmer-native",
