@@ -71,7 +71,9 @@ def test_every_public_name_can_be_loaded() -> None:
 
 def test_doctor_speaks_json() -> None:
     result = wasmlab("doctor", "--json")
-    findings = json.loads(result.stdout)["findings"]
+    told = json.loads(result.stdout)
+    assert set(told) == set(documents.DOCUMENTS["doctor"])
+    findings = told["findings"]
     states = {one["name"]: one["state"] for one in findings}
     assert states["Python"] == "ok"
     assert states["Engine wasmtime"] in ("ok", "limited")
@@ -79,6 +81,8 @@ def test_doctor_speaks_json() -> None:
     # Whatever does not fully work says what to do, or what is lost.
     assert all(one["remedy"] or one["detail"] for one in findings if one["state"] != "ok")
     assert result.returncode == (1 if "missing" in states.values() else 0)
+    engines = json.loads(wasmlab("doctor", "--engines", "--json").stdout)
+    assert set(engines) == set(documents.DOCUMENTS["doctor --engines"])
 
 
 def test_the_package_can_be_run_as_a_module() -> None:
@@ -246,3 +250,20 @@ def test_completion_knows_which_command_is_whole() -> None:
     assert completion.first_word([], asked | {"_TYPER_COMPLETE_ARGS": "wasmlab oci "}) == "oci"
     assert completion.first_word(["run"], {}) == "run" and completion.first_word([], {}) is None
     assert wasmlab("completion", "tcsh").returncode == 2
+
+
+def test_a_word_that_is_neither_file_nor_reference_asks_no_registry() -> None:
+    done = wasmlab("run", "hello")
+    assert done.returncode == 1
+    assert "there is no file hello" in done.stderr and "try: give a path (./hello.wasm)" in done.stderr
+
+
+def test_run_writes_how_it_ended(fixtures_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "how.json"
+    assert wasmlab("run", "--outcome", str(file), str(fixtures_dir / "exit.wasm"), "--", "7").returncode == 7
+    told = json.loads(file.read_text())
+    assert (told["exit_code"], told["status"], told["trap"], told["engine"]) == (7, 7, None, "wasmtime")
+    assert {"import", "run"} <= {phase for phase, _, _ in told["spans"]}
+    assert wasmlab("run", "--outcome", str(file), str(fixtures_dir / "trap.wasm")).returncode == 134
+    told = json.loads(file.read_text())
+    assert (told["exit_code"], told["status"]) == (None, 134) and told["trap"]

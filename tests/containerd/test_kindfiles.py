@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from wasmlab.containerd import bundle, commands
 from wasmlab.containerd.runtimeclass import HANDLERS
+from wasmlab.reference.documents import DOCUMENTS
 
 
 def test_kind_files(tmp_path: Path) -> None:
@@ -23,8 +25,11 @@ def test_kind_files(tmp_path: Path) -> None:
     app.callback()(lambda: None)
     commands.register(app)
     words = ["containerd", "kind", "--out", str(out), "--bundle", str(made)]
-    result = CliRunner().invoke(app, words)
+    result = CliRunner().invoke(app, [*words, "--json"])
     assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert set(told) == set(DOCUMENTS["containerd kind"])
+    assert all(Path(path).exists() for path in told.values())
     config = yaml.safe_load((out / "kind.yaml").read_text())
     for mount in config["nodes"][1]["extraMounts"]:
         assert Path(mount["hostPath"]).exists(), mount

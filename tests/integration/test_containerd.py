@@ -37,6 +37,7 @@ from wasmlab.containerd.runtimeclass import container_pod
 from wasmlab.errors import ClusterError
 from wasmlab.oci import image
 from wasmlab.oci.client import Client
+from wasmlab.reference.documents import DOCUMENTS
 
 pytestmark = [
     pytest.mark.integration,
@@ -257,6 +258,7 @@ def test_a_node_that_goes_on_is_ended_by_the_labs_directory(
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
+    assert set(facts) == set(DOCUMENTS["containerd up"])
     assert facts["node"] == name
     pod = unique("stay")
     lab.apply(container_pod(pod, images["stay"], node=name))

@@ -128,6 +128,12 @@ def run(
         "listen": tuple(listen or ()),
     }
     path = Path(target)
+    if not _is_file(target) and "/" not in target:
+        # An official image of Docker Hub, which is what such a word would mean as a reference, is no module.
+        raise WasmlabError(
+            f"there is no file {target}, and as an image reference it names no registry",
+            remedy=f"give a path (./{target}.wasm), or a reference such as registry.example.com/{target}:v1",
+        )
     if not _is_file(target):
         path = _pulled(target, use_http, insecure, pull)
     elif not path.is_file():
