@@ -14,6 +14,8 @@ import pytest
 
 from tests.node import metricskit
 from tests.node.endpointkit import Endpoint
+from tests.node.endpointkit import console as console
+from tests.node.endpointkit import endpoint as endpoint
 from tests.node.lab import NodeLab, push, retire, until
 from wasmlab.node.host.machine import default_address
 
@@ -29,16 +31,6 @@ def lab(cluster: Any) -> Iterator[NodeLab]:
     node = cluster.add_node("door", args=("--address", "auto", "--backoff-base-s", "1.0"))
     yield NodeLab(cluster, node)
     retire(cluster, node)
-
-
-@pytest.fixture(scope="module")
-def endpoint(lab: NodeLab) -> Endpoint:
-    return Endpoint(lab.cluster, lab.node)
-
-
-@pytest.fixture(scope="module")
-def console(cluster: Any) -> str:
-    return push(cluster, "console")
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.node.endpointkit import Endpoint
+from tests.node.endpointkit import console as console
+from tests.node.endpointkit import endpoint as endpoint
 from tests.node.lab import ROOT, NodeLab, push, retire, terminated, until
 from tests.ports import ask, free_port
 from wasmlab.node.endpoint import streams
@@ -30,16 +32,6 @@ def lab(cluster: Any) -> Iterator[NodeLab]:
     node = cluster.add_node("streams")
     yield NodeLab(cluster, node)
     retire(cluster, node)
-
-
-@pytest.fixture(scope="module")
-def endpoint(lab: NodeLab) -> Endpoint:
-    return Endpoint(lab.cluster, lab.node)
-
-
-@pytest.fixture(scope="module")
-def console(cluster: Any) -> str:
-    return push(cluster, "console")
 
 
 def sleeping(lab: NodeLab, image: str, name: str, **options: Any) -> str:

@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.node.lab import until
+from tests.node.lab import NodeLab, push, until
 from wasmlab.node.membership import csr
 
 Answer = tuple[int, str]
@@ -139,3 +140,14 @@ class Endpoint:
             self.context().wrap_socket(plain, server_hostname=self.address) as connection,
         ):
             return x509.load_der_x509_certificate(connection.getpeercert(True) or b"").serial_number
+
+
+@pytest.fixture(scope="module")
+def endpoint(lab: NodeLab) -> Endpoint:
+    """Of the node of the module's own `lab`."""
+    return Endpoint(lab.cluster, lab.node)
+
+
+@pytest.fixture(scope="module")
+def console(cluster: Any) -> str:
+    return push(cluster, "console")
