@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Most tests wait more than they compute: two at once take little more than half the time, on two cores too.
 AT_ONCE ?= 2
 
-.PHONY: help lab test bench skew lint format lock setup kube native containerd containerd2 clean venv-module browser \
+.PHONY: help lab test bench skew lint reference format lock setup kube native containerd containerd2 clean venv-module browser \
   jupyter binder wheels trywheels
 
 help: ## Show this list
@@ -37,6 +37,9 @@ lint: setup ## Check style, types and who imports whom
 	$(BIN)/ruff format --check wasmlab tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+reference: setup ## Write docs/reference and the picture from docstrings, parsers and tables
+	$(BIN)/python -m wasmlab.reference
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix wasmlab tests

@@ -152,9 +152,11 @@ def test_an_interrupted_command_says_so(number: int, tmp_path: Path) -> None:
         )  # fmt: skip
         try:
             silent.settimeout(60)
-            silent.accept()[0].recv(1)  # it has asked
-            child.send_signal(number)
-            out, said = child.communicate(timeout=60)
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(1)  # it has asked
+                child.send_signal(number)
+                out, said = child.communicate(timeout=60)
         finally:
             child.kill()
             child.wait()
