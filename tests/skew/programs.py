@@ -22,8 +22,8 @@ from wasmlab.paths import cache_dir
 
 SOURCE = Path(__file__).with_name("program") / "main.go"
 NAME = "skew-kube"
-# The control plane that the lab embeds; the one before it; the oldest that we try.
-NEWEST, PREVIOUS, OLDEST = "v1.37.2", "v1.36.3", "v1.29.6"
+# The release that the lab embeds (it is built anyhow); the one before it; the oldest that we try.
+EMBEDDED, PREVIOUS, OLDEST = "v1.37.2", "v1.36.3", "v1.29.6"
 _BUILD_TIMEOUT_S = 3600.0
 
 
@@ -86,5 +86,5 @@ def _directory(version: str) -> Path:
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or (PREVIOUS, OLDEST, NEWEST):
+    for wanted in sys.argv[1:] or (PREVIOUS, OLDEST):
         print(ensure(wanted))

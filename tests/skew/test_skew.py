@@ -39,9 +39,8 @@ def program(version: str) -> Path:
 class World:
     """A control plane of some release, the lab as a guest in it, and a node."""
 
-    def __init__(self, root: Path, version: str) -> None:
-        root.mkdir()
-        self.plane = Plane(root, program(version))
+    def __init__(self, root: Path, version: str, features: str = "") -> None:
+        self.plane = Plane(root, program(version), version, features)
         try:
             self.cluster = Cluster.from_kubeconfig(self.plane.kubeconfig)
             self.node = self.cluster.add_node("skewed", timeout_s=120)
@@ -78,8 +77,8 @@ class World:
 def worlds(tmp_path: Path) -> Iterator[Any]:
     made: list[World] = []
 
-    def make(version: str) -> World:
-        made.append(World(tmp_path / version, version))
+    def make(version: str, features: str = "") -> World:
+        made.append(World(tmp_path / version, version, features))
         return made[-1]
 
     yield make
@@ -87,21 +86,32 @@ def worlds(tmp_path: Path) -> Iterator[Any]:
         one.close()
 
 
-@pytest.mark.parametrize("version", [programs.OLDEST, programs.PREVIOUS, programs.NEWEST])
-def test_the_node_joins_runs_pods_and_shows_their_logs(worlds: Any, version: str) -> None:
-    world = worlds(version)
+@pytest.mark.parametrize(
+    ("version", "features"),
+    [
+        (programs.OLDEST, ""),
+        (programs.PREVIOUS, ""),
+        # What every API server before it does: no WebSockets to a kubelet, SPDY instead.
+        (programs.PREVIOUS, "ExtendWebSocketsToKubelet=false"),
+    ],
+)
+def test_the_node_joins_runs_pods_and_shows_them(worlds: Any, version: str, features: str) -> None:
+    world = worlds(version, features)
     assert world.plane.version == version
     world.run("first")
     world.cluster.apply(wasm_pod("sleeper", world.sleep, args=("600",)))
     world.cluster.wait_pod("sleeper", phase=("Running",), timeout_s=120)
     done = world.execute("sleeper", "sleep", "0.01")
     assert done.returncode == 0, done.stdout + done.stderr
+    over = [
+        line.rpartition("over=")[2] for line in world.node.log.read_text().splitlines() if "msg=exec " in line
+    ]
+    assert over == ["SPDY/3.1" if features or version == programs.OLDEST else "websocket"]
     world.cluster.delete(wasm_pod("sleeper", world.sleep), grace_s=1)
     world.cluster.wait_gone("sleeper", timeout_s=60)
 
 
 def test_an_upgrade_of_the_api_server_loses_nothing_and_runs_nothing_twice(worlds: Any) -> None:
-    newest = program(programs.NEWEST)
     world = worlds(programs.PREVIOUS)
     cluster = world.cluster
     live = [f"live-{number}" for number in range(5)]
@@ -115,8 +125,8 @@ def test_an_upgrade_of_the_api_server_loses_nothing_and_runs_nothing_twice(world
         cluster.wait_pod(name, phase=("Running",), timeout_s=120)
     before = world.statuses()
     agent = world.node.process
-    world.plane.upgrade(newest)
-    assert world.plane.version == programs.NEWEST
+    world.plane.upgrade()
+    assert world.plane.version == programs.EMBEDDED
     for name in short:
         assert cluster.wait_pod(name, timeout_s=120)["status"]["phase"] == "Succeeded"
     until("the node is Ready", world.node.ready, 120)
