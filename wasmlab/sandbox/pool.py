@@ -84,6 +84,7 @@ class Pool:
         self.size = self.target = size
         self.idle: collections.deque[Worker] = collections.deque()
         self.queue: collections.deque[Run] = collections.deque()
+        self.pids: set[int] = set()  # of all its workers that have not been reaped
         self.usable = True
         self._fork = fork
         self._loop = loop
@@ -150,6 +151,7 @@ class Pool:
             os.waitpid(pid, 0)
             self._failed(f"cannot watch a worker: {error.strerror}")
             return None
+        self.pids.add(pid)
         one = Worker(pid, pidfd, ours)
         self._loop.watch(pidfd, lambda _: self._reap(one))
         self._loop.watch(ours.fileno(), lambda _: self._says(one))
@@ -171,6 +173,7 @@ class Pool:
 
     def _reap(self, one: Worker) -> None:
         _, status, usage = os.wait4(one.pid, 0)
+        self.pids.discard(one.pid)
         # What it said last may still be in the socket.
         while self._loop.watches(one.sock.fileno()):
             before = one.ready, one.result

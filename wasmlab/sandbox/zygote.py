@@ -104,9 +104,7 @@ class Zygote:
                 run = self.beside.queue.popleft()
                 run.raw = None
                 self.pool.queue.append(run)
-            known = {one.pid for pool in self.pools for one in pool.idle}
-            known |= {run.worker.pid for run in self.runs.by_id.values() if run.worker is not None}
-            template.bury_strangers(known)
+            template.bury_strangers({pid for pool in self.pools for pid in pool.pids})
 
     def _give_up_template(self, reason: str) -> None:
         assert self.template is not None
