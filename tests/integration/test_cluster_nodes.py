@@ -30,6 +30,8 @@ def test_a_node_waits_for_its_approval_and_says_so(cluster: Cluster) -> None:
     # A first agent leaves its request, so that the second has nothing to do but wait.
     first = cluster.add_node("late", wait=False)
     until("its request", lambda: cluster.csr_state("late-tls") == "Pending")
+    (agent,) = [line for line in processes_with(str(first.dir)) if " node run " in line]
+    assert "nodefs.available<1%" in agent, "it would evict because the machine's disk is rather full"
     first.stop()
     with pytest.raises(BootstrapError, match="late-tls waits for approval") as caught:
         cluster.add_node("late", approve=False, timeout_s=1)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _AGENT_GRACE_S = 10.0
 _POLL_S = 0.05
+# As the kubelet of path 2: a lab on a full disk still runs; nothing is evicted because the machine does other things.
+_EVICTION_HARD = "memory.available<50Mi,nodefs.available<1%,imagefs.available<1%"
 
 
 class NodeHandle:
@@ -91,7 +93,7 @@ class NodeHandle:
         argv = [
             sys.executable, "-m", "wasmlab.cli", "node", "run",
             "--kubeconfig", str(self.kubeconfig), "--dir", str(self.dir),
-            "--node-name", self.name, "--engine", self.engine,
+            "--node-name", self.name, "--engine", self.engine, "--eviction-hard", _EVICTION_HARD,
         ]  # fmt: skip
         if self.cluster.plane is not None:
             argv += ["--pod-cidr", ""]  # the controller manager allocates one, different for each node
