@@ -91,6 +91,9 @@ class Launch:
         self._cancelled = threading.Event()
         self._over = threading.Event()
         self._executor: Any = None
+        # Of a burst: the pods without a record, and when the first one was written.
+        self._waiting: dict[str, str] = {}
+        self._zero_ns = 0
 
     def records(self) -> list[PodRecord]:
         """Return the pods that have ended until now."""
@@ -181,14 +184,13 @@ class Launch:
 
         executor, work = self._executor, workloads.get(self.choice.workload)
         pods: list[tuple[str, bytes]] = []
-        engine_of: dict[str, str] = {}
         for engine in self.choice.engines:
             for _ in range(self.choice.pods):
                 if self._cancelled.is_set():
                     return self._ending(0, 0.0)
                 name, manifest = executor.ready_pod(engine, work)
                 pods.append((name, json.dumps(manifest).encode()))
-                engine_of[name] = engine
+                self._waiting[name] = engine
         random.Random(len(pods)).shuffle(pods)
         # Through containerd a pod takes a second or two, and 110 fit on the node at a time.
         timeout_s = 60.0 + len(pods) * (4.0 if self.choice.path == "containerd" else 0.5)
@@ -204,46 +206,51 @@ class Launch:
         began = time.monotonic()
         writer.start()
         try:
-            self._follow(written, writer, engine_of, began + timeout_s)
+            self._follow(written, writer, began + timeout_s)
         finally:
             stop.set()
             writer.join()
+        # Those that have ended meanwhile, whether or not their spans have come.
+        self._collect(written, patient=False)
         seconds = time.monotonic() - began
         if self._cancelled.is_set():
             return self._ending(len(written.written) - len(self._records), seconds)
         self._note_losses(written, timeout_s)
         return self._ending(0, seconds)
 
-    def _follow(
-        self, written: Flood, writer: threading.Thread, engine_of: dict[str, str], deadline: float
-    ) -> None:
+    def _follow(self, written: Flood, writer: threading.Thread, deadline: float) -> None:
         """Make a record of every pod that ends, until all have, it is cancelled, or it takes too long."""
-        self._waiting = dict(engine_of)
-        first_ns = 0
         while not self._cancelled.is_set() and time.monotonic() < deadline:
             all_written = not writer.is_alive()
-            if not first_ns and written.written:
-                first_ns = min(one.began_ns for one in list(written.written.values()))
-            ended = self._collect(written, first_ns)
-            if ended:
+            if self._collect(written):
                 self.doing = f"{len(self._records)} of {self.total} pods have ended"
                 self._on_change()
             if all_written and not any(name in written.written for name in self._waiting):
                 return
             self._cancelled.wait(_LOOK_EVERY_S)
 
-    def _collect(self, written: Flood, first_ns: int) -> int:
+    def _collect(self, written: Flood, *, patient: bool = True) -> int:
+        """Make records of the pods that have ended; with `patient` of those whose spans have come or do not come."""
         from wasmlab.bench.phases import Span, moments
 
         watch, spans_of = self._executor.watch, getattr(self._executor, "spans_of", None)
         found = []
         now = time.monotonic_ns()
+        if not self._zero_ns and written.written:
+            self._zero_ns = min(one.began_ns for one in list(written.written.values()))
         for name, engine in list(self._waiting.items()):
             entry, seen = written.written.get(name), watch.seen.get(name, {})
+            if name in watch.gone and not self._cancelled.is_set():
+                found.append(PodRecord(engine, {}, ok=False, error="somebody deleted it before it ended"))
+                del self._waiting[name]
             if entry is None or "done" not in seen:
                 continue
             inside = spans_of(entry.uid) if spans_of else ()
-            if spans_of and not inside and now - seen["done"] < _SPANS_LATE_NS:
+            if patient and spans_of and not inside and now - seen["done"] < _SPANS_LATE_NS:
+                continue
+            # Looked at after the pod: what has failed before it was cancelled has failed by itself.
+            ok, error = _how_it_ended(watch.last[name])
+            if not ok and self._cancelled.is_set():
                 continue
             spans = [
                 Span("api_write", entry.began_ns, entry.answered_ns),
@@ -251,9 +258,8 @@ class Launch:
                 Span("status_observed", entry.began_ns, seen["done"]),
                 *inside,
             ]
-            ok, error = _how_it_ended(watch.last[name])
             when = moments(spans, entry.began_ns)
-            found.append(PodRecord(engine, when, max(0, entry.began_ns - first_ns), ok, error))
+            found.append(PodRecord(engine, when, max(0, entry.began_ns - self._zero_ns), ok, error))
             del self._waiting[name]
         with self._lock:
             self._records += found
