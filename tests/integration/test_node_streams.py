@@ -506,7 +506,6 @@ def test_a_module_that_serves_is_reached_through_the_api_server(lab: NodeLab, un
             answers = list(clients.map(lambda _: ask("127.0.0.1", port), range(40)))
         # The module counts its requests: each came once, and each client got its own answer.
         assert len({one for one in answers if one and one.startswith("first says hello, request ")}) == 40
-        assert not [line for line in lines if "rror" in line], lines
         lab.cluster.kubectl("delete", "pod", name, "--grace-period=0", "--force")
         lab.cluster.wait_gone(name, timeout_s=60)
         until("the module is gone", lambda: ask(address, served) is None)
