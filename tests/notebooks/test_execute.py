@@ -217,12 +217,12 @@ def test_a_signal_leaves_no_process_behind(number: signal.Signals, tmp_path: Pat
         [*command, "-p", f"mark={mark}"], stderr=subprocess.PIPE, text=True, env=environment
     )
     try:
-        _until(mark.exists, 30)
+        _until(mark.exists, 90)
         processes = [psutil.Process(int(pid)) for pid in mark.read_text().split()]
         os.kill(lab.pid, number)
-        _, messages = lab.communicate(timeout=30)
+        _, messages = lab.communicate(timeout=60)
         assert lab.returncode == (-number if number == signal.SIGKILL else 130), messages
-        _until(lambda: not any(_runs(process) for process in processes), 10)
+        _until(lambda: not any(_runs(process) for process in processes), 60)
     finally:
         lab.kill()
         lab.wait()
@@ -259,7 +259,7 @@ def test_a_signal_ends_the_cluster_of_a_notebook(number: signal.Signals, tmp_pat
         os.kill(lab.pid, number)
         _, messages = lab.communicate(timeout=60)
         # A zygote that lost its client lingers for ten seconds.
-        _until(lambda: not any(_runs(process) for process in processes), 30)
+        _until(lambda: not any(_runs(process) for process in processes), 60)
     finally:
         lab.kill()
         lab.wait()
