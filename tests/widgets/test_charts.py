@@ -10,6 +10,7 @@ import pytest
 
 from wasmlab.widgets import charts, html, svg
 from wasmlab.widgets.records import PodRecord, standing
+from wasmlab.widgets.waterfall import waterfall
 
 ENGINES = ("wasmtime", "wasmer")
 BURST = 1000
@@ -38,8 +39,8 @@ def growth(own: list[PodRecord]) -> str:
 CHARTS: dict[str, Callable[[list[PodRecord]], str]] = {
     "ecdf": lambda own: charts.ecdf(own, ENGINES, "first_byte"),
     "rate": lambda own: charts.rate(own, ENGINES),
-    "waterfall": lambda own: charts.waterfall(own, ENGINES, at_once=False),
-    "waterfall of a burst": lambda own: charts.waterfall(own, ENGINES, at_once=True),
+    "waterfall": lambda own: waterfall(own, ENGINES, at_once=False),
+    "waterfall of a burst": lambda own: waterfall(own, ENGINES, at_once=True),
     "growth": growth,
     "wall": lambda own: charts.wall(["Running", "Failed", "Pending", "Succeeded"] * (len(own) // 4 + 1)),
 }
@@ -77,7 +78,7 @@ def test_engines_are_told_apart_without_colors() -> None:
 
 def test_a_burst_is_drawn_on_one_clock_and_single_pods_from_zero() -> None:
     def starts(at_once: bool) -> set[str]:
-        drawn = charts.waterfall(pods(40), ("wasmtime",), at_once=at_once)
+        drawn = waterfall(pods(40), ("wasmtime",), at_once=at_once)
         first = re.search(r'd="([^"]*)" style="fill:none;stroke:var\(--wl-api\)', drawn)
         assert first is not None
         return set(re.findall(r"M([\d.]+) ", first[1]))
@@ -98,6 +99,23 @@ def test_cards_do_not_claim_more_than_there_is() -> None:
     assert "95 % interval" not in said(pods(40), at_once=True)
     failed = [one._replace(ok=False) if one.block == 0 else one for one in pods(40)]
     assert said(failed).count("n = 19, 1 failed") == 2
+
+
+def test_what_nobody_has_told_is_not_made_up() -> None:
+    own = [
+        one._replace(
+            when={key: one.when[key] for key in ("api_write_ns", "scheduled_ns", "status_observed_ns")}
+        )
+        for one in pods(20)
+    ]
+    standings = [standing(own, engine, "first_byte", independent=False) for engine in ENGINES]
+    cards = charts.cards(standings, "first_byte", at_once=True, running=False)
+    assert cards.count("nobody told of this moment") == 2 and "n = 0, 10 unknown" in cards
+    assert "nobody told of this moment" in charts.ecdf(own, ENGINES, "first_byte")
+    drawn = waterfall(own, ENGINES, at_once=True)
+    assert "stroke:var(--wl-whole)" in drawn and "stroke:var(--wl-status)" not in drawn
+    assert "on the node, as a whole" in drawn
+    assert "on the node, as a whole" not in waterfall(pods(20), ENGINES, at_once=True)
 
 
 def test_a_square_keeps_its_place_when_pods_are_added() -> None:

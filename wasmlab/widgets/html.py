@@ -26,6 +26,7 @@ STYLE = """<style>
   --wl-good: #00704a; --wl-bad: #b3261e; --wl-busy: #0067a5; --wl-wait: #6b5300;
   --wl-wasmtime: #0072b2; --wl-wasmer: #c04e00;
   --wl-api: #8a8a8a; --wl-node: #e69f00; --wl-start: #cc79a7; --wl-run: #009e73; --wl-status: #56b4e9;
+  --wl-whole: #b8a000;
   color: var(--wl-ink); font: 14px/1.5 var(--jp-ui-font-family, system-ui, sans-serif); }
 [data-jp-theme-light="false"] .wasmlab {
   --wl-good: #4fd1a1; --wl-bad: #ff9b8f; --wl-busy: #7cc4f5; --wl-wait: #e8c35a;

@@ -22,6 +22,7 @@ from wasmlab.widgets.feed import thinned
 from wasmlab.widgets.launching import MODES, Choice, Launch
 from wasmlab.widgets.ownnode import OwnNode
 from wasmlab.widgets.records import MEASURES, Standing, failures, standing, verdict
+from wasmlab.widgets.waterfall import waterfall
 
 if TYPE_CHECKING:
     from wasmlab.bench.store import Results
@@ -304,7 +305,7 @@ class Launcher(widgets.VBox):
             '<div class="charts">',
             charts.ecdf(own, engines, self._measure.value),
             beside,
-            f'<div class="wide">{charts.waterfall(own, engines, at_once=at_once)}</div></div>',
+            f'<div class="wide">{waterfall(own, engines, at_once=at_once)}</div></div>',
         )
 
     def _title(self) -> str:

@@ -97,8 +97,8 @@ class Standing(NamedTuple):
         The median with its interval; None without a value.
     has_interval : bool
         Whether the ends of `interval` mean anything: enough values, and independent ones.
-    failed, warmup : int
-        How many pods are not in it, and why.
+    failed, warmup, unknown : int
+        How many pods are not in it, and why: of the last nobody knows that moment.
     """
 
     engine: str
@@ -106,6 +106,7 @@ class Standing(NamedTuple):
     has_interval: bool
     failed: int
     warmup: int
+    unknown: int = 0
 
     @property
     def n(self) -> int:
@@ -162,6 +163,7 @@ def standing(records: Sequence[PodRecord], engine: str, measure: str, *, indepen
         independent and len(pairs) >= stats.FEWEST,
         sum(not one.ok for one in own),
         sum(one.ok and one.warmup for one in own),
+        sum(one.ok and not one.warmup for one in own) - len(pairs),
     )
 
 
