@@ -34,7 +34,7 @@ async def test_deleted_while_the_start_is_under_way(bench: Any) -> None:
     async with bench() as b:
         b.runtime.gate.clear()
         b.manager.on_list([pod()])
-        await asyncio.sleep(0.05)
+        await eventually(lambda: b.runtime.asked == 1)
         b.manager.on_event("MODIFIED", leaving(pod()))
         await asyncio.sleep(0.05)
         assert b.deleted() == []

@@ -54,6 +54,7 @@ class FakeRuntime:
     names = ("wasmtime", "wasmer")
 
     def __init__(self) -> None:
+        self.asked = 0  # for starts, those that the gate holds back included
         self.started: list[str] = []
         self.runs: dict[str, FakeRun] = {}
         self.forgotten: list[str] = []
@@ -68,6 +69,7 @@ class FakeRuntime:
     async def start(
         self, engine: str, run_id: RunId, spec: Any, artifact: Path, log_path: Path, *, stdin: Any = ()
     ) -> FakeRun:
+        self.asked += 1
         await self.gate.wait()
         if self.error is not None:
             raise self.error
