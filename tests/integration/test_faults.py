@@ -286,7 +286,10 @@ class Storm:
     def told(self) -> str:
         """What to print with a failure."""
         log = self.node.log.read_text()[-6000:]
-        return f"seed {self.seed}, {PODS} pods; faults: {' '.join(self.story)}; agent's log:\n{log}"
+        said = f"seed {self.seed}, {PODS} pods; faults: {' '.join(self.story)}; agent's log:\n{log}"
+        for path in sorted((self.node.dir / "sandbox").glob("*.log")):
+            said += f"\n{path.name}:\n{path.read_text()[-3000:]}"
+        return said
 
 
 _ARGS = (

@@ -151,7 +151,8 @@ class Ledger:
         found = []
         # A run that was lost may have been lost before its first instruction; every other leaves its mark.
         if not attempts - sum(lost) <= mine.marks <= attempts:
-            found.append(f"ran {mine.marks} times, reported {attempts} (of which lost {sum(lost)})")
+            ends = pod["status"].get("containerStatuses")
+            found.append(f"ran {mine.marks} times, reported {attempts} (of which lost {sum(lost)}): {ends}")
         if one.policy == "Never" and attempts > 1:
             found.append(f"restarted {attempts - 1} times under Never")
         if attempts - 1 > one.failures + sum(lost):
