@@ -409,6 +409,8 @@ class Cluster(Joining):
             if handle.child is not None:
                 handle.stop()
             self.nodes.pop(name, None)
+            if self.state is None:  # nobody would find it
+                shutil.rmtree(directory, ignore_errors=True)
             raise
         return handle
 
