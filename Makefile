@@ -85,10 +85,10 @@ containerd2: $(READY)
 
 # For the browser's tests. Where it cannot be installed they are skipped, by name.
 browser: $(READY)
-	@if ! { command -v chromium || command -v google-chrome; } >/dev/null && [ "$$(id -u)" = 0 ] && [ -z "$$WASMLAB_NO_INSTALL" ] && \
-	  command -v apt-get >/dev/null; then \
+	@if ! { { command -v chromium || command -v google-chrome; } && ldconfig -p | grep libatomic.so.1; } >/dev/null 2>&1 && \
+	  [ "$$(id -u)" = 0 ] && [ -z "$$WASMLAB_NO_INSTALL" ] && command -v apt-get >/dev/null; then \
 	  echo "Installing Chromium for the browser's tests"; \
-	  install="apt-get -y -q -o DPkg::Lock::Timeout=120 --no-install-recommends install chromium fonts-dejavu-core"; \
+	  install="apt-get -y -q -o DPkg::Lock::Timeout=120 --no-install-recommends install chromium fonts-dejavu-core libatomic1"; \
 	  export DEBIAN_FRONTEND=noninteractive; \
 	  { $$install || { apt-get -q update && $$install; }; } >/dev/null || echo "the browser's tests will be skipped" >&2; \
 	fi

@@ -23,6 +23,18 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 SHOTS = Path(os.environ.get("WASMLAB_SHOTS", ROOT / "reports" / "ui"))
 
 
+def missing() -> str:
+    """Say why there is no browser to test with; nothing if there is one."""
+    if not CHROMIUM:
+        return "no Chromium here (Debian: apt-get install chromium)"
+    from playwright._impl._driver import compute_driver_executable
+
+    driver = subprocess.run(
+        [compute_driver_executable()[0], "--version"], capture_output=True, text=True, check=False, timeout=60
+    )
+    return "" if driver.returncode == 0 else f"playwright's driver does not run here: {driver.stderr.strip()}"
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a JupyterLab that serves a copy of the notebooks."""

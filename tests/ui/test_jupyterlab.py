@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.ui.conftest import CHROMIUM, SHOTS
+from tests.ui.conftest import SHOTS, missing
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.integration,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(bool(missing()), reason=missing()),
 ]
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.ui.conftest import CHROMIUM, ROOT, SHOTS
+from tests.ui.conftest import ROOT, SHOTS, missing
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here (Debian: apt-get install chromium)"),
+    pytest.mark.skipif(bool(missing()), reason=missing()),
 ]
 TABS = ["00_start_here.ipynb", "live.ipynb", "README.md", "Terminal lab"]
 

@@ -66,7 +66,7 @@ async def test_it_runs_with_the_given_arguments_in_the_containers_sandbox(
 ) -> None:
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "note").write_text("from the volume\n")
-    mounts = (Preopen(str(tmp_path / "v"), "/data"),)
+    mounts = (Preopen(str(tmp_path / "v"), "/data", read_only=True),)
     # It ends at once; what an instance needs of it is its record.
     container = await lab.container("readfile", "/data/note", engine=engine, preopens=mounts)
     answer = await instances.run(lab, container, ["/data/note"], timeout_s=30)
