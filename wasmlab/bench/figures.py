@@ -52,7 +52,7 @@ class Headline:
     name : str
         What was measured.
     unit : str
-        ``ms``, ``s``, ``MB``, ``%`` or ``1/s``.
+        ``ms``, ``s``, ``MB``, ``GB``, ``%`` or ``1/s``.
     median, low, high : float
         Median and its 95 % bootstrap interval (all equal for a single value).
     p95 : float or None
@@ -441,14 +441,14 @@ def _of_live_pods(one: dict[str, Any] | None) -> list[Headline]:
         return []
     engine = one["engine"]
     what = f"{one['alive']:,} live idle pods"
-    of_node = one["node_pss_bytes"] / 1e6
-    of_all = of_node + one["plane_pss_bytes"] / 1e6
+    of_node = one["node_pss_bytes"] / 1e9
+    of_all = of_node + one["plane_pss_bytes"] / 1e9
     private = [size / 1e6 for size in one["private_bytes"]]
     return [
         headline(f"private memory of an idle pod (USS), {engine}", "MB", private, target=5.0),
-        Headline(f"node with {what} (PSS), {engine}", "MB", of_node, of_node, of_node, None, 1),
+        Headline(f"node with {what} (PSS), {engine}", "GB", of_node, of_node, of_node, None, 1),
         Headline(
-            f"node and control plane with {what} (PSS)", "MB", of_all, of_all, of_all, None, 1, target=3000.0
+            f"node and control plane with {what} (PSS)", "GB", of_all, of_all, of_all, None, 1, target=3.0
         ),
         headline(
             f"pod written to Succeeded seen beside {what}, {engine}", "ms", one["starts_ms"], target=20.0
