@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Where `make bench` leaves results and a report.
+BENCH ?= reports/bench
 # Most tests wait more than they compute: two at once take little more than half the time, on two cores too.
 AT_ONCE ?= 2
 
@@ -24,9 +26,12 @@ test: kube containerd containerd2 browser ## Run every test
 jupyter: kube ## JupyterLab with the notebooks, the live board and a terminal; Ctrl-C ends it
 	@$(BIN)/wasmlab jupyter $(ARGS)
 
-bench: kube containerd containerd2 ## Measure every figure that the README shows
+bench: kube containerd containerd2 ## Measure every figure that the README shows (10 minutes, without root 5)
 	@$(BIN)/python -m wasmlab.engines.native_build --if-possible >/dev/null
-	$(BIN)/wasmlab bench figures $(ARGS)
+	$(BIN)/wasmlab bench figures --out $(BENCH) $(ARGS)
+	$(BIN)/wasmlab bench record --out $(BENCH)
+	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python -m wasmlab.bench.record_paths $(BENCH); fi
+	$(BIN)/wasmlab bench report $(BENCH)
 
 skew: kube ## By hand: build the Kubernetes release before ours (10 minutes), and try the node under it
 	$(BIN)/python -m tests.skew.programs

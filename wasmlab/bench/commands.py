@@ -164,7 +164,7 @@ def register(app: typer.Typer) -> None:
 
     @bench.command()
     def figures(
-        pods: int = typer.Option(200, min=1, help="Pods per engine, one after the other."),
+        pods: int = typer.Option(300, min=1, help="Pods per engine, one after the other."),
         burst: int = typer.Option(1000, min=0, help="Pods at once; 0 leaves the burst out."),
         idle_pods: int = typer.Option(50, min=0, help="Sleeping pods whose memory is measured."),
         starts: int = typer.Option(3, min=1, help="Starts of the control plane and joins of the node."),
@@ -174,11 +174,11 @@ def register(app: typer.Typer) -> None:
         out: Path = _OUT,
         as_json: bool = _JSON,
     ) -> None:
-        """Measure every figure that the README shows.
+        """Measure the README's headline figures.
 
         Examples:
           wasmlab bench figures --quick                 # two minutes, to see that everything works
-          wasmlab bench figures                         # what `make bench` does
+          wasmlab bench figures                         # the first step of `make bench`
 
         Changes: starts labs of its own, and ends them; writes figures.parquet and a report into --out.
         """
@@ -197,7 +197,7 @@ def register(app: typer.Typer) -> None:
     @bench.command()
     def record(
         repeats: int = typer.Option(30, "--repeats", "-n", min=1, help="Runs of every arm."),
-        large: int = typer.Option(3, "--large", min=0, help="Cold runs of the large programs."),
+        large: int = typer.Option(8, "--large", min=0, help="Cold runs of the large programs."),
         seed: int = _SEED,
         out: Path = typer.Option(Path("data/recorded"), "--out", help="Where bench.parquet goes."),
         as_json: bool = _JSON,

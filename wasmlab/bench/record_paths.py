@@ -7,6 +7,7 @@ under runc. ``python -m wasmlab.bench.record_paths`` measures it again.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from wasmlab.bench import runner
@@ -86,4 +87,4 @@ def record(out: Path, *, repeats: int = 30, seed: int = 1, quiet: bool = False) 
 
 
 if __name__ == "__main__":
-    record(Path("data/recorded"))
+    record(Path(sys.argv[1] if len(sys.argv) > 1 else "data/recorded"))
