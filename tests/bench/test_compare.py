@@ -164,7 +164,8 @@ def test_equal_halves_of_a_real_measurement_raise_an_alarm_in_at_most_one_of_twe
         sides = [Side(half, {arm: own.only(half) for arm, own in whole.arms.items()}) for half in halves]
         _, changes = judge(*sides, resamples=DRAWS, seed=trial)
         alarms += any(one.verdict in ("slower", "faster") for one in changes)
-    assert alarms <= 0.05 * trials
+    # All deals are of one recording: at a rate of 5 %, 60 of them give more than 8 alarms once in 200 recordings.
+    assert alarms <= 8
 
 
 def test_a_slowdown_planted_into_real_rows_is_found() -> None:

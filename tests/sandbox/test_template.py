@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -83,7 +84,12 @@ async def usable(sandbox: AsyncSandbox) -> None:
 
 def template_of(sandbox: AsyncSandbox) -> int:
     """The template's process id."""
-    (found,) = [pid for pid in children(sandbox.pid) if comm(pid) == "wasm-template"]
+    # A worker bears the template's name until it has taken its own.
+    deadline = time.monotonic() + 30
+    while len(every := [pid for pid in children(sandbox.pid) if comm(pid) == "wasm-template"]) != 1:
+        assert time.monotonic() < deadline, every
+        time.sleep(0.01)
+    (found,) = every
     return found
 
 
