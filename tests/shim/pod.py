@@ -231,3 +231,20 @@ class Bundle:
             self.shutdown()
         self.client.sock.close()
         self.client = None
+
+
+def sandbox_annotations(name: str) -> dict[str, str]:
+    return {"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": name}
+
+
+def member_annotations(name: str, **more: str) -> dict[str, str]:
+    return {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": name, **more}
+
+
+def cgroups_of(name: str) -> list[Path]:
+    # Not by glob, which fails when a group of somebody else's goes while it looks.
+    return [
+        Path(folder, name)
+        for folder, names, _ in os.walk("/sys/fs/cgroup")
+        if folder.endswith("/wasmlab-test") and name in names
+    ]

@@ -1,4 +1,4 @@
-"""Cgroups: version 2 on a copy of the kernel's files, paths of specs; test_service has version 1 for real."""
+"""Cgroups: version 2 on a copy of the kernel's files, paths of specs; test_life has version 1 for real."""
 
 from __future__ import annotations
 

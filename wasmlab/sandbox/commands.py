@@ -103,7 +103,7 @@ def run(
     Examples:
       wasmlab run data/wasm/hello.wasm -- one two
       wasmlab run --engine wasmer --memory 16Mi --timeout 5s data/wasm/hello.wasm
-      wasmlab run --dir .::/work:ro --env LANG=C cat.wasm -- /work/README.md
+      wasmlab run --dir .::/src:ro --env LANG=C cat.wasm -- /src/README.md
       wasmlab run --listen 8080 data/wasm/serve.wasm -- 8080
       wasmlab run --outcome how.json 127.0.0.1:5000/hello:v1
 
