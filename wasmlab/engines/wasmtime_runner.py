@@ -1,9 +1,9 @@
 """wasmtime in workers that need no Python: ``runner.c``, as an engine with a name of its own.
 
 It is the adapter of `wasmlab.engines.wasmtime` in everything, and so are the compiled modules; what differs is the
-process a guest runs in, which `wasmlab.sandbox.template` has forked. It costs a fifth of the CPU time and a small part of
-the private memory of a worker that is forked from a Python interpreter (`make bench` says how much). There is no such
-worker for wasmer, so comparisons of the two engines are made with ``wasmtime``.
+process a guest runs in, which `wasmlab.sandbox.template` has forked. It costs a fifth of the CPU time and a small part
+of the private memory of a worker that is forked from a Python interpreter (`make bench` says how much). There is no
+such worker for wasmer, so comparisons of the two engines are made with ``wasmtime``.
 
 ``python -m wasmlab.engines.wasmtime_runner`` compiles it, once, in ten seconds.
 """
