@@ -196,6 +196,9 @@ def board_by_mouse(page: Any, image: str) -> None:
 
 def board_by_keyboard(page: Any) -> None:
     """Choose the pod in the list, read its log, delete it."""
+    # By name: pods of the same second stand in any order.
+    field(page, "Filter").fill("clicked")
+    wait_for_text(page, ".wasmlab-mono select", r"^\S+\sCompleted\s+clicked\s[^\n]*$", 60)
     field(page, "Filter").focus()
     press_until(page, "Tab", "Pods")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", (
@@ -206,6 +209,7 @@ def board_by_keyboard(page: Any) -> None:
     press_until(page, "Tab", "Delete pod")
     page.keyboard.press("Enter")
     wait_for_text(page, ".wasmlab", "pod default/clicked is being deleted", 60)
+    field(page, "Filter").fill("")
     wait_for_text(page, ".wasmlab", "5 pods: 5 ✓ Succeeded", 60)
 
 

@@ -62,7 +62,7 @@ os._exit(entry.main(sys.argv[1:], "{prefix}/python/bin/python", program, "{prefi
 """
 # What a pod's life can need, so that everything is in the bundle.
 _PROBE = """
-import json, sys
+import json, os, sys
 from wasmlab import engines
 import wasmlab.shim.zygote, wasmlab.shim.info, wasmlab.shim.service, wasmlab.engines.compiler
 # The smallest program there is: an empty _start.
@@ -71,7 +71,9 @@ for name in engines.names():
     engine = engines.get(name)
     engine.version
     engine.validate(wasm)
-print(json.dumps([m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)]))
+print(json.dumps([m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)]), flush=True)
+# At once: threads of wasmer-sdk may abort an interpreter that takes itself apart.
+os._exit(0)
 """
 
 
