@@ -26,7 +26,7 @@ test: kube containerd containerd2 browser ## Run every test
 jupyter: kube ## JupyterLab with the notebooks, the live board and a terminal; Ctrl-C ends it
 	@$(BIN)/wasmlab jupyter $(ARGS)
 
-bench: kube containerd containerd2 ## Measure every figure that the README shows (10 minutes, without root 5)
+bench: kube containerd containerd2 ## Measure every figure that the README shows (14 minutes, without root 5)
 	@$(BIN)/python -m wasmlab.engines.native_build --if-possible >/dev/null
 	$(BIN)/wasmlab bench figures --out $(BENCH) $(ARGS)
 	$(BIN)/wasmlab bench record --out $(BENCH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,13 @@ def test_a_workload_of_one_engine_is_marked_so() -> None:
     results.rows = [row for row in results.rows if (row["engine"], row["workload"]) != ("wasmer", "sha256")]
     said = texts(plots.execution(results))
     assert said.count("wasmtime only") == 1 and "×" in said
+
+
+def test_three_engines_fit_into_the_picture_of_starts(tmp_path: Path) -> None:
+    results = synthetic.results(blocks=4)
+    results.rows += [
+        row | {"engine": "wasmtime-runner"} for row in results.rows if row["engine"] == "wasmtime"
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns when the legends leave no room for the axes
+        plots.cold_start(results).savefig(tmp_path / "starts.png")

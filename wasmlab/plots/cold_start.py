@@ -114,15 +114,8 @@ def _ecdfs(axis: Axes, frame: pd.DataFrame, value: str) -> None:
         axis.plot([at], [0.5], "o", color=color, markeredgecolor="white", markersize=7, zorder=5)
     log_milliseconds(axis)
     axis.set_ylim(0, 1.02)
-    # One column per engine: the curves are told apart, and their medians compared, line by line. Three engines are too
-    # wide for a panel; then it is one column per mode.
-    columns = len({handle.get_color() for handle in handles})
-    if columns > 2:
-        modes = list(
-            dict.fromkeys(str(handle.get_label()).split(":")[0].split(", ")[1] for handle in handles)
-        )
-        handles.sort(key=lambda handle: modes.index(str(handle.get_label()).split(":")[0].split(", ")[1]))
-        columns = len(modes)
+    # A column for each of two engines: their medians are compared line by line. More columns are too wide for a panel.
+    columns = min(2, len({handle.get_color() for handle in handles}))
     axis.legend(
         handles=handles,
         loc="upper center",
